@@ -1,0 +1,1 @@
+//! The records: networks, attachments, leases, published ports.

@@ -1,0 +1,98 @@
+//! Ethernet addresses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A 48-bit Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MacAddr(pub [u8; 6]);
+
+/// The text is not six pairs of hexadecimal digits, or not an address an interface may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid MAC address `{text}`: {why}")]
+pub struct MacParseError {
+    text: String,
+    why: &'static str,
+}
+
+impl MacAddr {
+    /// A locally administered unicast address made of six `random` bytes.
+    pub fn local(random: [u8; 6]) -> Self {
+        let [first, rest @ ..] = random;
+        let [a, b, c, d, e] = rest;
+        Self([(first & 0xfc) | 0x02, a, b, c, d, e])
+    }
+
+    /// Whether an interface may carry it: unicast and not all zeroes (`is_valid_ether_addr` in the kernel).
+    pub fn is_assignable(self) -> bool {
+        let Self([first, ..]) = self;
+        first & 1 == 0 && self != Self([0; 6])
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([a, b, c, d, e, g]) = self;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = MacParseError;
+
+    /// Takes `aa:bb:cc:dd:ee:ff` and `aa-bb-cc-dd-ee-ff`, in either case.
+    fn from_str(text: &str) -> Result<Self, MacParseError> {
+        let fail = |why| MacParseError { text: text.chars().take(40).collect(), why };
+        let mut bytes = [0_u8; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(|| fail("it has fewer than six bytes"))?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(fail("each byte is two hexadecimal digits"));
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| fail("each byte is two hexadecimal digits"))?;
+        }
+        if parts.next().is_some() {
+            return Err(fail("it has more than six bytes"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for MacAddr {
+    type Error = MacParseError;
+    fn try_from(text: String) -> Result<Self, MacParseError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddr> for String {
+    fn from(mac: MacAddr) -> String {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_bytes_agree() {
+        let mac: MacAddr = "C2-b0:57:49:47:f2".parse().unwrap();
+        assert_eq!(mac.to_string(), "c2:b0:57:49:47:f2");
+        for bad in ["", "c2:b0:57:49:47", "c2:b0:57:49:47:f2:00", "c2:b0:57:49:47:g2", "+1:00:00:00:00:00", "c2b0574947f2"] {
+            assert!(bad.parse::<MacAddr>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn made_addresses_are_assignable() {
+        assert!(MacAddr::local([0xff; 6]).is_assignable());
+        assert!(MacAddr::local([0; 6]).is_assignable());
+        assert!(!MacAddr([1, 0, 0, 0, 0, 0]).is_assignable());
+        assert!(!MacAddr([0; 6]).is_assignable());
+    }
+}

@@ -1,0 +1,1 @@
+//! Private hosts, containers in them, and the tests that use them.

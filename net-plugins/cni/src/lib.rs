@@ -1,0 +1,1 @@
+//! The CNI protocol and berth's CNI plugins.

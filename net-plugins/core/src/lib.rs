@@ -1,0 +1,1 @@
+//! Networks and attachments: plan, apply, check, collect.

@@ -1,0 +1,1 @@
+//! The constant ruleset and its elements.

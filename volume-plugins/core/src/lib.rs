@@ -1,0 +1,1 @@
+//! Mounts and loop devices, seen and made.
