@@ -1,6 +1,7 @@
 //! Mounts in a mount namespace of the test's own, and loop devices of files of its own. As root.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a failure is a panic")]
 
 use std::fs;
 use std::path::Path;
