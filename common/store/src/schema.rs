@@ -1,0 +1,116 @@
+//! The tables, by version. A released step is never edited: a change is a further step, and a further fixture.
+
+/// One database's schema: step *n* leads from version *n* to *n* + 1 (`PRAGMA user_version`).
+pub(crate) struct Schema {
+    pub(crate) steps: &'static [&'static str],
+    /// Set on each connection.
+    pub(crate) pragmas: &'static str,
+}
+
+impl Schema {
+    /// The newest version.
+    pub(crate) fn known(&self) -> i64 {
+        i64::try_from(self.steps.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// `synchronous=OFF`: tmpfs has nothing to sync to, and on a disk a power failure ends the boot that the records belong
+/// to, so that what it may tear is never read again. A crash of a process alone loses nothing with it.
+pub(crate) const RUN: Schema = Schema { steps: &[RUN_1], pragmas: "PRAGMA synchronous=OFF;" };
+
+/// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
+pub(crate) const STATE: Schema = Schema { steps: &[STATE_1], pragmas: "PRAGMA synchronous=FULL;" };
+
+const RUN_1: &str = "
+CREATE TABLE meta (boot_id TEXT NOT NULL) STRICT;
+
+CREATE TABLE attachment (
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'ready', 'deleting')),
+  rules_gone INTEGER NOT NULL DEFAULT 0,
+  boot_id TEXT NOT NULL,
+  owner_pid INTEGER NOT NULL, owner_start INTEGER NOT NULL,
+  sandbox_path BLOB, sandbox_dev INTEGER, sandbox_ino INTEGER,
+  host_ifname TEXT UNIQUE,
+  payload TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  PRIMARY KEY (network, container, ifname)
+) STRICT;
+CREATE INDEX attachment_to_unrule ON attachment (created_ms) WHERE state = 'deleting' AND rules_gone = 0;
+
+CREATE TABLE port (
+  proto INTEGER NOT NULL, port INTEGER NOT NULL, host_addr BLOB NOT NULL,
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  target BLOB NOT NULL, target_port INTEGER NOT NULL,
+  PRIMARY KEY (proto, port, host_addr)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX port_owner ON port (network, container, ifname);
+
+CREATE TABLE published (
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  PRIMARY KEY (network, container, ifname)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE network (
+  name TEXT PRIMARY KEY,
+  bridge TEXT,
+  payload TEXT NOT NULL,
+  boot_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sysctl_saved (
+  key TEXT PRIMARY KEY,
+  before TEXT NOT NULL, after TEXT NOT NULL,
+  boot_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease (
+  scope TEXT NOT NULL, address BLOB NOT NULL,
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  sandbox_path BLOB, sandbox_dev INTEGER, sandbox_ino INTEGER,
+  cursor INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  PRIMARY KEY (scope, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_owner ON lease (network, container, ifname);
+
+CREATE TABLE freed (
+  scope TEXT NOT NULL, address BLOB NOT NULL,
+  cursor INTEGER NOT NULL,
+  freed_ms INTEGER NOT NULL,
+  PRIMARY KEY (scope, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX freed_order ON freed (cursor, freed_ms, address);
+
+CREATE TABLE cursor (
+  id INTEGER PRIMARY KEY,
+  scope TEXT NOT NULL, spec TEXT NOT NULL,
+  next BLOB,
+  UNIQUE (scope, spec)
+) STRICT;
+
+CREATE TABLE kept (
+  scope TEXT NOT NULL, address BLOB NOT NULL,
+  name TEXT NOT NULL,
+  used_ms INTEGER NOT NULL,
+  PRIMARY KEY (scope, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_name ON kept (scope, name);
+";
+
+const STATE_1: &str = "
+CREATE TABLE network (
+  name TEXT PRIMARY KEY,
+  payload TEXT NOT NULL,
+  created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE static_lease (
+  scope TEXT NOT NULL, address BLOB NOT NULL,
+  name TEXT NOT NULL,
+  used_ms INTEGER NOT NULL,
+  PRIMARY KEY (scope, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX static_lease_name ON static_lease (scope, name);
+";
