@@ -6,6 +6,7 @@
 
 mod child;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,14 +27,6 @@ use child::{ChildError, Output};
 
 /// How long a delegated plugin may take. Runtimes give up on a whole call after two to four minutes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A plugin to call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delegate {
-    kind: String,
-    path: PathBuf,
-    deadline: Duration,
-}
 
 /// Finds the plugin `kind` in `search`: the first directory that has a regular file of the name.
 ///
@@ -74,73 +67,74 @@ pub fn is_self(path: &Path) -> bool {
     id(path).is_some_and(|program| id(Path::new("/proc/self/exe")) == Some(program))
 }
 
-impl Delegate {
-    /// The plugin `kind` in `search`, with [`DEADLINE`].
-    ///
-    /// # Errors
-    /// As [`resolve`].
-    pub fn find(kind: &str, search: &SearchPath) -> Result<Self, CniError> {
-        Ok(Self { kind: kind.to_owned(), path: resolve(kind, search)?, deadline: DEADLINE })
+/// Calls ADD of the plugin at `path`, which [`resolve`] found. After an error, call [`del`]: what the plugin did before
+/// it failed is not known.
+///
+/// # Errors
+/// The plugin's own, or [`Code::PluginBroken`].
+pub fn add(path: &Path, request: &Request<Attachment>) -> Result<CniResult, CniError> {
+    Delegate::new(path).add(request)
+}
+
+/// Calls CHECK of the plugin at `path`.
+///
+/// # Errors
+/// As [`add`].
+pub fn check(path: &Path, request: &Request<Attachment>) -> Result<(), CniError> {
+    Delegate::new(path).call("CHECK", request).map(drop)
+}
+
+/// Calls DEL of the plugin at `path`.
+///
+/// # Errors
+/// As [`add`].
+pub fn del(path: &Path, request: &Request<Detachment>) -> Result<(), CniError> {
+    Delegate::new(path).call("DEL", request).map(drop)
+}
+
+/// Calls GC of the plugin at `path`.
+///
+/// # Errors
+/// As [`add`].
+pub fn gc(path: &Path, request: &Request<Network>) -> Result<(), CniError> {
+    Delegate::new(path).call("GC", request).map(drop)
+}
+
+/// Calls STATUS of the plugin at `path`.
+///
+/// # Errors
+/// As [`add`].
+pub fn status(path: &Path, request: &Request<Network>) -> Result<(), CniError> {
+    Delegate::new(path).call("STATUS", request).map(drop)
+}
+
+/// A plugin to call, and how long it may take.
+struct Delegate<'a> {
+    path: &'a Path,
+    deadline: Duration,
+}
+
+impl<'a> Delegate<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, deadline: DEADLINE }
     }
 
-    /// The same with another deadline.
-    #[must_use]
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    /// The plugin's `type`: the name of its file.
+    fn kind(&self) -> Cow<'a, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
-    /// Where the plugin is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Calls ADD. After an error, call [`Self::del`]: what the plugin did before it failed is not known.
-    ///
-    /// # Errors
-    /// The plugin's own, or [`Code::PluginBroken`].
-    pub fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
+    fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
         let stdout = self.call("ADD", request)?;
         CniResult::from_json(&stdout, request.conf.version).map_err(|error| {
             self.broken("gave an unusable result").with_details(format!("{error}{}", quoted(&stdout)))
         })
     }
 
-    /// Calls CHECK.
-    ///
-    /// # Errors
-    /// As [`Self::add`].
-    pub fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
-        self.call("CHECK", request).map(drop)
-    }
-
-    /// Calls DEL.
-    ///
-    /// # Errors
-    /// As [`Self::add`].
-    pub fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
-        self.call("DEL", request).map(drop)
-    }
-
-    /// Calls GC.
-    ///
-    /// # Errors
-    /// As [`Self::add`].
-    pub fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
-        self.call("GC", request).map(drop)
-    }
-
-    /// Calls STATUS.
-    ///
-    /// # Errors
-    /// As [`Self::add`].
-    pub fn status(&self, request: &Request<Network>) -> Result<(), CniError> {
-        self.call("STATUS", request).map(drop)
-    }
-
     /// Runs the plugin and gives its standard output.
     fn call<T: Target>(&self, verb: &'static str, request: &Request<T>) -> Result<Vec<u8>, CniError> {
-        if self.kind == request.conf.plugin_type {
-            let msg = format!("plugin {:?} cannot delegate to itself", self.kind);
+        if self.kind() == request.conf.plugin_type {
+            let msg = format!("plugin {:?} cannot delegate to itself", self.kind());
             return Err(CniError::new(Code::InvalidConfig, msg));
         }
         let mut command = self.command(verb, request);
@@ -152,34 +146,19 @@ impl Delegate {
         if status.success() {
             return Ok(stdout);
         }
-        Err(self.told(&stdout).unwrap_or_else(|| {
+        Err(told(&stdout).unwrap_or_else(|| {
             self.broken(format!("failed without an error message: {status}"))
                 .with_details(format!("{}{}", quoted(&stdout), quoted(&stderr_tail)).trim_start_matches(": "))
         }))
     }
 
     fn command<T: Target>(&self, verb: &'static str, request: &Request<T>) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = Command::new(self.path);
         for name in [CONTAINERID, NETNS, IFNAME, ARGS] {
             command.env_remove(name);
         }
         command.envs(request.target.variables()).env(COMMAND, verb).env(PATH, request.path.to_env());
         command
-    }
-
-    /// The error a plugin told on its standard output, if it is one.
-    fn told(&self, stdout: &[u8]) -> Option<CniError> {
-        let object = normalise(parse_object(stdout, "error").ok()?, &[&ERROR]);
-        let read = || -> Result<(u32, String, String), FieldError> {
-            Ok((field(&object, "code", "")?, field(&object, "msg", "")?, field(&object, "details", "")?))
-        };
-        let (code, msg, details) = read().ok()?;
-        if msg.is_empty() && details.is_empty() {
-            return None;
-        }
-        // 0 is no error code; plugins of the first versions gave it all the same.
-        let code = if code == 0 { Code::PluginBroken } else { Code::Foreign(code) };
-        Some(CniError { code, msg, details })
     }
 
     fn failed(&self, error: &ChildError) -> CniError {
@@ -188,9 +167,24 @@ impl Delegate {
     }
 
     fn broken(&self, what: impl fmt::Display) -> CniError {
-        CniError::new(Code::PluginBroken, format!("plugin {:?} {what}", self.kind))
+        CniError::new(Code::PluginBroken, format!("plugin {:?} {what}", self.kind()))
             .with_details(self.path.display().to_string())
     }
+}
+
+/// The error a plugin told on its standard output, if it is one.
+fn told(stdout: &[u8]) -> Option<CniError> {
+    let object = normalise(parse_object(stdout, "error").ok()?, &[&ERROR]);
+    let read = || -> Result<(u32, String, String), FieldError> {
+        Ok((field(&object, "code", "")?, field(&object, "msg", "")?, field(&object, "details", "")?))
+    };
+    let (code, msg, details) = read().ok()?;
+    if msg.is_empty() && details.is_empty() {
+        return None;
+    }
+    // 0 is no error code; plugins of the first versions gave it all the same.
+    let code = if code == 0 { Code::PluginBroken } else { Code::Foreign(code) };
+    Some(CniError { code, msg, details })
 }
 
 /// `bytes` for an error's details: quoted, shortened, and after a colon; nothing where they are empty.

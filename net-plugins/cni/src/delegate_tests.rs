@@ -20,11 +20,10 @@ impl Plugins {
     }
 
     /// With a shell script as plugin `x`.
-    fn with(script: &str) -> (Self, Delegate) {
+    fn with(script: &str) -> (Self, PathBuf) {
         let plugins = Self::new();
-        plugins.write("x", &format!("#!/bin/sh\n{script}\n"));
-        let delegate = Delegate::find("x", &plugins.search()).unwrap().with_deadline(Duration::from_secs(20));
-        (plugins, delegate)
+        let path = plugins.write("x", &format!("#!/bin/sh\n{script}\n"));
+        (plugins, path)
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -102,14 +101,14 @@ fn the_first_regular_file_is_found() {
 
 #[test]
 fn the_plugin_gets_the_environment_and_the_whole_configuration() {
-    let (plugins, delegate) = Plugins::with(
+    let (plugins, path) = Plugins::with(
         r#"set -e
         cat > "${0%/*}/stdin"
         echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_NETNS $CNI_IFNAME $CNI_ARGS $CNI_PATH" > "${0%/*}/env"
         echo '{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.0.0.9/24"}],"dns":{}}'"#,
     );
     let request = plugins.add();
-    let result = delegate.add(&request).unwrap();
+    let result = add(&path, &request).unwrap();
     assert_eq!(result.ips.first().map(|ip| ip.address.to_string()).as_deref(), Some("10.0.0.9/24"));
     assert_eq!(fs::read(plugins.0.join("stdin")).unwrap(), request.stdin);
     let env = |text: &str| format!("{text} /nowhere:{}\n", plugins.0.display());
@@ -122,12 +121,12 @@ fn the_plugin_gets_the_environment_and_the_whole_configuration() {
     undo.target.netns = None;
     for (call, expected) in [
         (
-            &(|| delegate.check(&request)) as &dyn Fn() -> Result<(), CniError>,
+            &(|| check(&path, &request)) as &dyn Fn() -> Result<(), CniError>,
             "CHECK c1 /run/netns/c0 eth0 IP=10.0.0.9",
         ),
-        (&|| delegate.del(&undo), "DEL c1  eth0 IP=10.0.0.9"),
-        (&|| delegate.gc(&plugins.request(Network)), "GC    "),
-        (&|| delegate.status(&plugins.request(Network)), "STATUS    "),
+        (&|| del(&path, &undo), "DEL c1  eth0 IP=10.0.0.9"),
+        (&|| gc(&path, &plugins.request(Network)), "GC    "),
+        (&|| status(&path, &plugins.request(Network)), "STATUS    "),
     ] {
         call().unwrap();
         assert_eq!(fs::read_to_string(plugins.0.join("env")).unwrap(), env(expected));
@@ -136,13 +135,13 @@ fn the_plugin_gets_the_environment_and_the_whole_configuration() {
 
 #[test]
 fn the_plugins_error_is_passed_on_as_it_is() {
-    let (plugins, delegate) = Plugins::with(
+    let (plugins, path) = Plugins::with(
         r#"echo noise >&2; echo '{"cniVersion":"0.4.0","CODE":11,"msg":"not found, try later","details":"d"}'; exit 1"#,
     );
-    let error = delegate.add(&plugins.add()).unwrap_err();
+    let error = add(&path, &plugins.add()).unwrap_err();
     assert_eq!(error, CniError::new(Code::Foreign(11), "not found, try later").with_details("d"));
     assert_eq!(error.code.number(), 11);
-    assert_eq!(delegate.del(&plugins.add().undo()).unwrap_err(), error);
+    assert_eq!(del(&path, &plugins.add().undo()).unwrap_err(), error);
 }
 
 #[test]
@@ -155,7 +154,7 @@ fn a_plugin_that_breaks_the_protocol_is_named() {
         (
             "echo '[]'",
             "plugin \"x\" gave an unusable result",
-            "result is an array, not a JSON object: \"[]\"",
+            "result is not a JSON object: invalid type: sequence, expected a map at line 1 column 0: \"[]\"",
         ),
         ("true", "plugin \"x\" gave an unusable result", "result is empty"),
         (
@@ -164,8 +163,8 @@ fn a_plugin_that_breaks_the_protocol_is_named() {
             "invalid `ips[0]`: invalid CIDR address: x: ",
         ),
     ] {
-        let (plugins, delegate) = Plugins::with(script);
-        let error = delegate.add(&plugins.add()).unwrap_err();
+        let (plugins, path) = Plugins::with(script);
+        let error = add(&path, &plugins.add()).unwrap_err();
         assert_eq!((error.code, error.msg.as_str()), (Code::PluginBroken, msg), "{script}");
         assert!(error.details.contains(detail), "{script}: {}", error.details);
     }
@@ -192,9 +191,9 @@ fn a_plugin_that_never_ends_is_killed_at_the_deadline() {
 
 #[test]
 fn a_grandchild_that_keeps_the_streams_open_does_not_hold_the_call() {
-    let (plugins, delegate) = Plugins::with("sleep 30 & echo $! > \"${0%/*}/pid\"; echo '{}'");
+    let (plugins, path) = Plugins::with("sleep 30 & echo $! > \"${0%/*}/pid\"; echo '{}'");
     let started = Instant::now();
-    assert_eq!(delegate.add(&plugins.add()), Ok(CniResult::default()));
+    assert_eq!(add(&path, &plugins.add()), Ok(CniResult::default()));
     assert!(started.elapsed() < Duration::from_secs(10));
     let pid = fs::read_to_string(plugins.0.join("pid")).unwrap().trim().parse().ok();
     let pid = pid.and_then(rustix::process::Pid::from_raw).unwrap();
@@ -228,24 +227,25 @@ fn a_plugin_need_not_read_its_configuration() {
 
 #[test]
 fn a_plugin_that_is_being_installed_is_waited_for() {
-    let (plugins, delegate) = Plugins::with("echo '{}'");
-    let being_written = fs::OpenOptions::new().append(true).open(delegate.path()).unwrap();
-    let error = delegate.clone().with_deadline(Duration::from_millis(30)).add(&plugins.add()).unwrap_err();
+    let (plugins, path) = Plugins::with("echo '{}'");
+    let being_written = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let error =
+        Delegate { path: &path, deadline: Duration::from_millis(30) }.add(&plugins.add()).unwrap_err();
     assert_eq!(error.code, Code::PluginBroken);
     assert!(error.msg.contains("cannot be started: Text file busy"), "{error}");
 
     let request = plugins.add();
-    let waiting = std::thread::spawn(move || delegate.add(&request));
+    let waiting = std::thread::spawn(move || add(&path, &request));
     drop(being_written);
     assert_eq!(waiting.join().unwrap(), Ok(CniResult::default()));
 }
 
 #[test]
 fn a_plugin_does_not_delegate_to_itself() {
-    let (plugins, delegate) = Plugins::with("echo '{}'");
+    let (plugins, path) = Plugins::with("echo '{}'");
     let mut request = plugins.add();
     request.conf.plugin_type = "x".to_owned();
-    let error = delegate.add(&request).unwrap_err();
+    let error = add(&path, &request).unwrap_err();
     assert_eq!(
         (error.code, error.msg.as_str()),
         (Code::InvalidConfig, "plugin \"x\" cannot delegate to itself")
@@ -254,9 +254,9 @@ fn a_plugin_does_not_delegate_to_itself() {
 
 #[test]
 fn a_result_without_a_version_is_of_the_requests() {
-    let (plugins, delegate) = Plugins::with(r#"echo '{"ip4":{"ip":"10.0.0.9/24"}}'"#);
+    let (plugins, path) = Plugins::with(r#"echo '{"ip4":{"ip":"10.0.0.9/24"}}'"#);
     let mut request = plugins.add();
-    assert_eq!(delegate.add(&request).map(|result| result.ips.len()), Ok(0), "0.4.0 has no ip4");
+    assert_eq!(add(&path, &request).map(|result| result.ips.len()), Ok(0), "0.4.0 has no ip4");
     request.conf.version = CniVersion::V0_2_0;
-    assert_eq!(delegate.add(&request).map(|result| result.ips.len()), Ok(1));
+    assert_eq!(add(&path, &request).map(|result| result.ips.len()), Ok(1));
 }

@@ -102,7 +102,11 @@ pub struct Request<T> {
 impl Request<Attachment> {
     /// The DEL that undoes this ADD.
     pub fn undo(&self) -> Request<Detachment> {
-        let Self { target, conf, path, stdin } = self.clone();
+        self.clone().into_undo()
+    }
+
+    fn into_undo(self) -> Request<Detachment> {
+        let Self { target, conf, path, stdin } = self;
         Request { target: target.into(), conf, path, stdin }
     }
 }
@@ -231,9 +235,9 @@ fn add(
     }
     let result = plugin.add(&request).map_err(fail)?;
     match result.to_json(version) {
-        Ok(stdout) => Ok(Answer { stdout, undo: Some(request.undo()) }),
+        Ok(stdout) => Ok(Answer { stdout, undo: Some(request.into_undo()) }),
         Err(error) => {
-            undo_add(plugin, &request.undo());
+            undo_add(plugin, &request.into_undo());
             Err(fail(error.into()))
         }
     }

@@ -42,10 +42,10 @@ pub fn parse_object(bytes: &[u8], what: &str) -> Result<Map<String, Value>, CniE
     if text.trim_ascii().is_empty() {
         return Err(decoding(format!("{what} is empty")));
     }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(Value::Null) => Ok(Map::new()),
-        Ok(other) => Err(decoding(format!("{what} is {}, not a JSON object", kind_of(&other)))),
+    // Read as an object at once, a megabyte of something else is refused at its first byte.
+    match serde_json::from_str::<Option<Map<String, Value>>>(text) {
+        Ok(object) => Ok(object.unwrap_or_default()),
+        Err(error) if error.is_data() => Err(decoding(format!("{what} is not a JSON object: {error}"))),
         Err(error) => {
             Err(decoding(format!("cannot decode {what}: {error}")).with_details(excerpt(text, &error)))
         }
@@ -204,7 +204,7 @@ mod tests {
         insta::assert_snapshot!(shown("{\"a\": 1,\n \"üüüüüüüüüüüüüüüüüüüü\": x}"), @r#"cannot decode network configuration: expected value at line 2 column 46; near `üüüüüüüü": x}`"#);
         insta::assert_snapshot!(shown(""), @"network configuration is empty");
         insta::assert_snapshot!(shown(" \n"), @"network configuration is empty");
-        insta::assert_snapshot!(shown("[]"), @"network configuration is an array, not a JSON object");
+        insta::assert_snapshot!(shown("[]"), @"network configuration is not a JSON object: invalid type: sequence, expected a map at line 1 column 0");
         insta::assert_snapshot!(shown("{} {}"), @"cannot decode network configuration: trailing characters at line 1 column 4; near `{} {}`");
         insta::assert_snapshot!(shown("{\"a\": 1"), @r#"cannot decode network configuration: EOF while parsing an object at line 1 column 7; near `{"a": 1`"#);
         let bytes = parse_object(b"{\"a\": \"\xff\"}", "network configuration").unwrap_err();

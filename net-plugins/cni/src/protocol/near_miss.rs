@@ -6,8 +6,13 @@ use tracing::warn;
 /// Warns of every key in `object` that is not known and one or two typing errors away from a known one. `place` is
 /// where the object is, for instance `ipam`.
 ///
+/// An object of more than 200 keys is no configuration a person typed and is not looked at, which bounds the work.
+///
 /// A warning and no error: runtimes, meta plugins and newer versions of the specification add keys of their own.
 pub fn warn_near_misses(place: &str, object: &Map<String, Value>, known: &[&str]) {
+    if object.len() > 200 {
+        return;
+    }
     for (key, meant) in near_misses(object, known) {
         warn!(place, key, meant, "unknown key in the network configuration is ignored");
     }
