@@ -1,0 +1,59 @@
+//! The frame around a test: the host and the machine are afterwards as they were.
+
+use std::time::Duration;
+
+use crate::{Host, Lan, Machine, Seat, Snapshot, eventually};
+
+/// How long the kernel may take to finish what was begun: namespaces and their links are removed in the background.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Runs `test` on a host of its own, then requires that the host is as before the test, that no process and no
+/// container with something in it was left, and that the machine's own links, namespaces and loop devices are the same.
+///
+/// ```no_run
+/// use berth_integration::host_test;
+/// use serde_json::json;
+///
+/// host_test(|host| {
+///     let container = host.container("c0");
+///     let call = host.cni().conf(json!({"type": "rnone"})).container(&container).ifname("lo");
+///     call.add().ok();
+///     call.del().ok();
+/// });
+/// ```
+pub fn host_test(test: impl FnOnce(&Host)) {
+    framed(Host::new, |host| host, |host| test(host));
+}
+
+/// Like [`host_test`], with the host plugged into a LAN before the test begins.
+pub fn lan_test(test: impl FnOnce(&Host, &Lan, &Seat)) {
+    let make = || {
+        let (host, lan) = (Host::new(), Lan::new());
+        let seat = lan.join(&host);
+        (host, lan, seat)
+    };
+    framed(make, |(host, _, _)| host, |(host, lan, seat)| test(host, lan, seat));
+}
+
+fn framed<S>(make: impl FnOnce() -> S, host_of: impl Fn(&S) -> &Host, test: impl FnOnce(&S)) {
+    let machine = Machine::observe();
+    let stage = make();
+    let host = host_of(&stage);
+    let before = Snapshot::of(host);
+    test(&stage);
+    let leaks = host.leaks();
+    assert!(leaks.is_empty(), "left in containers:\n{}", leaks.join("\n"));
+    eventually(SETTLE, || same("the host", &before.difference(&Snapshot::of(host))));
+    let processes = host.processes();
+    assert!(processes.is_empty(), "processes still in the host: {processes:?}");
+    drop(stage);
+    eventually(SETTLE, || same("the machine", &machine.difference(&Machine::observe())));
+}
+
+fn same(what: &str, difference: &str) -> Result<(), String> {
+    if difference.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{what} is not as before (- gone, + left):\n{difference}"))
+    }
+}
