@@ -143,7 +143,8 @@ impl Host {
         self.leaks.lock().expect("no panic while noting").push(what);
     }
 
-    pub(crate) fn leaks(&self) -> Vec<String> {
+    /// What was noted as left in containers that are gone.
+    pub fn leaks(&self) -> Vec<String> {
         self.leaks.lock().expect("no panic while noting").clone()
     }
 

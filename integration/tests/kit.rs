@@ -151,7 +151,7 @@ fn forged_announcements_are_believed_by_a_host_without_protection() {
     lan_test(|host, lan, seat| {
         let server = lan.serve_tcp(80, "lan");
         host.reach(&Probe::tcp(format!("{}:{}", Lan::V4, server.port())).from(seat.v4));
-        host.ping(Lan::V6, 1);
+        host.reach(&Probe::tcp(format!("[{}]:{}", Lan::V6, server.port())).from(seat.v6));
         let evil = frame::mac("02:00:00:00:00:66");
         let attacker = lan.raw("lan0");
         let target = frame::mac(host.json("ip -j link show lan0")[0]["address"].as_str().unwrap());
