@@ -1,2 +1,38 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask COMMAND`. Each lives in a file of its own.
+//!
+//! This crate depends on nothing that needs a system library, for it is what installs them.
+
+#![forbid(unsafe_code)]
+
+mod layers;
+mod packages;
+mod run;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of berth", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Installs what is missing and runs every check and test, cheapest first.
+    Test(test::Options),
+    /// What a submission must pass: the same as `test`.
+    Ci,
+    /// Checks that crates depend downwards only.
+    Layers,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Test(options) => test::test(&options),
+        Command::Ci => test::test(&test::Options::default()),
+        Command::Layers => layers::check_workspace(),
+    }
+}
