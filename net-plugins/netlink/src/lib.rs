@@ -1,1 +1,42 @@
-//! Links, addresses, routes, namespaces and kernel switches.
+//! Links, addresses, routes, neighbours, namespaces and kernel switches.
+//!
+//! This crate speaks to the kernel's network and knows nothing else: no policy, no records, no engine. Every call
+//! does one thing to the kernel, says whether it had to, and names the object if it fails. Adding what exists and
+//! deleting what does not are successes wherever the kernel can tell that it is the same thing.
+//!
+//! | module | speaks |
+//! |---|---|
+//! | [`Netlink`] | rtnetlink: links, addresses, routes, neighbours, traffic control |
+//! | [`Sandbox`] | namespaces |
+//! | [`sysctl`] | `/proc/sys/net` |
+//! | [`announce`] | ARP and neighbour advertisements |
+//! | [`port_probe`] | whether a port of the host is free, and who holds it |
+//!
+//! Invariants: no thread's namespace changes under a caller; nothing sleeps or polls; lists are whole or an error;
+//! `unsafe` is in one private module.
+
+mod addr;
+pub mod announce;
+mod dump;
+mod error;
+mod link;
+mod neigh;
+mod netlink;
+pub mod port_probe;
+mod route;
+mod sandbox;
+mod sys;
+pub mod sysctl;
+mod tc;
+
+pub use addr::{Addr, AddrFlags};
+pub use error::{NetlinkError, Refusal, Side};
+pub use link::{
+    BridgePort, BridgeSpec, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange, VethPair,
+    VethSpec, VlanFlags, VlanTarget, vlan_filtering_supported,
+};
+pub use neigh::{FdbSpec, FdbTable, Neigh, NeighSpec};
+pub use netlink::Netlink;
+pub use route::{ROUTE_PROTOCOL, RouteEntry, RouteFilter, RouteLookup, RouteSpec};
+pub use sandbox::{Sandbox, SandboxError};
+pub use tc::{Tbf, traffic_shaping_supported};

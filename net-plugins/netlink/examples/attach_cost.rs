@@ -1,0 +1,127 @@
+//! What attaching a container costs: a veth pair, two addresses and two default routes, all links up, over and over.
+//!
+//! `cargo run --release -p berth-netlink --example attach_cost`, as root. It works in namespaces of its own.
+#![expect(clippy::print_stdout, reason = "printing is its purpose")]
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use berth_netlink::announce::announce;
+use berth_netlink::{
+    AddrFlags, BridgeSpec, LOOPBACK_INDEX, LinkChange, Netlink, PortChange, RouteSpec, Sandbox, VethSpec,
+    sysctl,
+};
+use berth_types::{IfName, MacAddr};
+
+const ROUNDS: u32 = 200;
+const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// Steps in the order they were first taken, with the time they took in all.
+#[derive(Default)]
+struct Clock(Vec<(&'static str, Duration)>);
+
+impl Clock {
+    fn time<T>(&mut self, step: &'static str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let took = start.elapsed();
+        match self.0.iter_mut().find(|(name, _)| *name == step) {
+            Some((_, total)) => *total += took,
+            None => self.0.push((step, took)),
+        }
+        result
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let host = Sandbox::anonymous()?;
+    let mut clock = Clock::default();
+    let setup = Netlink::open_in(&host)?;
+    let bridge = setup.bridge_add(&BridgeSpec {
+        name: IfName::new("cni0")?,
+        mtu: None,
+        mac: Some(MacAddr([2, 0, 0, 0, 0, 0xff])),
+        alias: None,
+        vlan_filtering: false,
+        promisc: false,
+    })?;
+    setup.addr_add(bridge.index, "10.9.0.1/16".parse()?, AddrFlags::default())?;
+    setup.link_set_up(bridge.index)?;
+    let start = Instant::now();
+    let mut outside = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        let pause = Instant::now();
+        let sandbox = Sandbox::anonymous()?;
+        outside += pause.elapsed();
+        let pair = attach(&mut clock, &host, &sandbox, bridge.index)?;
+        let pause = Instant::now();
+        setup.link_del(pair)?;
+        outside += pause.elapsed();
+    }
+    let total = start.elapsed().saturating_sub(outside);
+    for (step, took) in &clock.0 {
+        println!("{:>8.1} us  {step}", took.as_secs_f64() * 1e6 / f64::from(ROUNDS));
+    }
+    println!("{:>8.1} us  in all", total.as_secs_f64() * 1e6 / f64::from(ROUNDS));
+
+    apart(&host)?;
+    Ok(())
+}
+
+fn attach(clock: &mut Clock, host: &Sandbox, sandbox: &Sandbox, master: u32) -> Result<u32, Box<dyn Error>> {
+    let spec = VethSpec {
+        host_name: IfName::new("veth0")?,
+        host_alias: Some("berth blue 0123456789ab eth0".to_owned()),
+        host_mac: None,
+        peer_name: IfName::new("eth0")?,
+        peer_mac: Some(PEER_MAC),
+        mtu: Some(1500),
+        master: Some(master),
+        port: PortChange { hairpin: Some(true), ..PortChange::default() },
+    };
+    let nodad = AddrFlags { nodad: true, noprefixroute: false };
+    let opened = clock.time("open a connection", || host.run(Netlink::open))??;
+    let inside =
+        clock.time("open a connection in the sandbox, by its thread", || Netlink::open_in(sandbox))?;
+    let pair = clock.time("create the pair (two messages)", || opened.veth_add(&spec, sandbox))?;
+    clock.time("set the host end up", || opened.link_set_up(pair.host_index))?;
+    let peer = match pair.peer_index {
+        Some(index) => index,
+        None => inside.link_by_name(&spec.peer_name)?.ok_or("no peer")?.index,
+    };
+    clock.time("set loopback up", || inside.link_set_up(LOOPBACK_INDEX))?;
+    let notify = LinkChange { arp_notify: Some(true), ..LinkChange::default() };
+    clock.time("have the kernel announce addresses", || inside.link_change(peer, &notify))?;
+    clock.time("add an IPv4 address", || {
+        inside.addr_add(peer, "10.9.0.2/16".parse()?, nodad).map_err(Box::<dyn Error>::from)
+    })?;
+    clock.time("add an IPv6 address", || {
+        inside.addr_add(peer, "fd09::2/64".parse()?, nodad).map_err(Box::<dyn Error>::from)
+    })?;
+    clock.time("set the peer up", || inside.link_set_up(peer))?;
+    for (dst, gateway, step) in
+        [("0.0.0.0/0", "10.9.0.1", "add the IPv4 route"), ("::/0", "fd09::1", "add the IPv6 route")]
+    {
+        let route =
+            RouteSpec { gateway: Some(gateway.parse()?), oif: Some(peer), ..RouteSpec::new(dst.parse()?) };
+        clock.time(step, || inside.route_add(&route))?;
+    }
+    clock.time("close both connections", || drop((opened, inside)));
+    Ok(pair.host_index)
+}
+
+/// What is not on the path of a container, once.
+fn apart(host: &Sandbox) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let cni0 = Netlink::open_in(host)?.link_by_name(&IfName::new("cni0")?)?.ok_or("no bridge")?;
+    println!("{:>8.1} us  open a connection and read a link", start.elapsed().as_secs_f64() * 1e6);
+    let start = Instant::now();
+    let addr = "10.9.0.1".parse()?;
+    host.run(|| announce(cni0.index, PEER_MAC, &[addr]))??;
+    println!("{:>8.1} us  announce over a packet socket", start.elapsed().as_secs_f64() * 1e6);
+    let key = sysctl::SysctlKey::new(["net", "ipv4", "ip_forward"])?;
+    let start = Instant::now();
+    sysctl::read(&key)?;
+    println!("{:>8.1} us  read a switch", start.elapsed().as_secs_f64() * 1e6);
+    Ok(())
+}
