@@ -69,7 +69,7 @@ impl Netlink {
         })?;
         self.request(RouteNetlinkMessage::SetLink(message), 0).map(drop).map_err(|failure| {
             if failure.errno() == Some(Errno::OPNOTSUPP) {
-                unsupported()
+                VLAN_FILTERING_MISSING
             } else {
                 failure.on(OPERATION, object)
             }
@@ -93,7 +93,7 @@ impl Netlink {
         let outcome = self.request(RouteNetlinkMessage::DelLink(message), 0);
         present(outcome, &[Errno::NODEV, Errno::NOENT]).map_err(|failure| {
             if failure.errno() == Some(Errno::OPNOTSUPP) {
-                unsupported()
+                VLAN_FILTERING_MISSING
             } else {
                 failure.on(OPERATION, object)
             }
