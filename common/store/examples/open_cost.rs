@@ -4,7 +4,18 @@
 use std::time::Instant;
 
 use berth_store::{Dirs, LeaseScope, Owner, Store, StoreError};
-use berth_types::{AttachmentKey, BootId, ContainerId, IfName, NetworkName};
+use berth_types::{AttachmentKey, BootId, ContainerId, IfName, NetworkName, Proto, PublishedPort};
+
+fn published(offset: u16) -> PublishedPort {
+    PublishedPort {
+        proto: Proto::Tcp,
+        host_addr: [0, 0, 0, 0].into(),
+        host_port: 20_000 + offset,
+        target: [10, 80, 0, 2].into(),
+        target_port: 80 + offset,
+        count: 1,
+    }
+}
 
 fn main() {
     let base = std::env::args_os().nth(1).unwrap_or_else(|| "/dev/shm".into());
@@ -13,7 +24,7 @@ fn main() {
     let network = NetworkName::new("n0").unwrap();
     let scope = LeaseScope::new(&network, None);
     let _keep = std::env::args().nth(2).map(|_| Store::open(&dirs, BootId::new("b")).unwrap());
-    let mut times = vec![Vec::new(); 5];
+    let mut times = vec![Vec::new(); 7];
     for n in 0..500_u16 {
         let [high, low] = n.to_be_bytes();
         let owner = AttachmentKey {
@@ -39,8 +50,20 @@ fn main() {
         let start = Instant::now();
         Owner::current();
         times[4].push(start.elapsed());
+        let mut store = Store::open(&dirs, BootId::new("b")).unwrap();
+        let ports: Vec<PublishedPort> = (0..200).map(published).collect();
+        let start = Instant::now();
+        store.write(|tx| tx.ports_claim(&owner, &ports)).unwrap();
+        times[5].push(start.elapsed());
+        let start = Instant::now();
+        store.write(|tx| tx.ports_release(&owner)).unwrap();
+        times[6].push(start.elapsed());
     }
-    for (name, mut times) in ["open", "write", "read", "close", "owner"].into_iter().zip(times) {
+    for (name, mut times) in
+        ["open", "write", "read", "close", "owner", "claim 200 ports", "release 200 ports"]
+            .into_iter()
+            .zip(times)
+    {
         times.sort_unstable();
         println!("{name}: {:?} (p99 {:?})", times[times.len() / 2], times[times.len() * 99 / 100]);
     }

@@ -96,6 +96,12 @@ impl ReadTx<'_> {
         self.run().rows(&sql, params![network.as_str(), container.as_str(), ifname.as_str()], read_lease)
     }
 
+    /// Every lease, by network and address.
+    pub fn leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM lease ORDER BY network, scope, address");
+        self.run().rows(&sql, [], read_lease)
+    }
+
     /// The leases of a network, in all its scopes, by address.
     pub fn leases_of_network(&self, network: &NetworkName) -> Result<Vec<LeaseRow>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM lease WHERE network = ?1 ORDER BY scope, address");

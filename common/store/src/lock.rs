@@ -2,9 +2,10 @@
 //!
 //! **Lock order**, for every caller in berth; a later one is never held while an earlier one is taken:
 //!
-//! 1. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
-//! 2. [`RulesLock`]: around a batch of nftables changes that several processes share;
-//! 3. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
+//! 1. [`AttachmentLock`]: so that an attach and a detach of the same container take turns;
+//! 2. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
+//! 3. [`RulesLock`]: around a batch of nftables changes that several processes share;
+//! 4. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
 //!
 //! Two network locks at once are taken in the order of the names.
 //!
@@ -17,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use berth_types::{NetworkName, fnv64};
+use berth_types::{AttachmentKey, NetworkName, fnv64};
 
 use crate::Dirs;
 
@@ -48,6 +49,26 @@ pub enum LockError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The lock of one attachment.
+#[derive(Debug)]
+pub struct AttachmentLock(#[expect(dead_code, reason = "held, never looked at")] FileLock);
+
+impl AttachmentLock {
+    /// For every change of the attachment. A DEL that overtakes an ADD waits for its end.
+    ///
+    /// The files are a fixed number, shared by hash: attachments come and go by the thousand, and a file for each
+    /// would have to be removed again. Two that share one wait for each other, which is slow and harmless.
+    pub fn exclusive(dirs: &Dirs, key: &AttachmentKey) -> Result<Self, LockError> {
+        FileLock::take(&Self::path(dirs, key), Mode::Exclusive, WAIT).map(Self)
+    }
+
+    fn path(dirs: &Dirs, key: &AttachmentKey) -> PathBuf {
+        let AttachmentKey { network, container, ifname } = key;
+        let stripe = fnv64([network.as_str(), container.as_str(), ifname.as_str()]) % 1024;
+        dirs.run.join("locks").join(format!("att-{stripe:03x}"))
+    }
 }
 
 /// The lock of one network.
@@ -250,6 +271,24 @@ mod tests {
         assert!(FileLock::take(&path, Mode::Shared, Duration::from_millis(5)).is_err());
         let other = NetworkLock::exclusive(&dirs, &NetworkName::new("n1").unwrap()).unwrap();
         drop((three, other));
+    }
+
+    #[test]
+    fn changes_of_one_attachment_take_turns() {
+        let (_root, dirs, network) = fixture();
+        let key = |container: &str| AttachmentKey {
+            network: network.clone(),
+            container: container.parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let path = AttachmentLock::path(&dirs, &key("a"));
+        let held = AttachmentLock::exclusive(&dirs, &key("a")).unwrap();
+        let err = FileLock::take(&path, Mode::Exclusive, Duration::ZERO).unwrap_err();
+        assert!(matches!(err, LockError::Held { .. }), "{err}");
+        let other = AttachmentLock::exclusive(&dirs, &key("b")).unwrap();
+        drop(held);
+        assert!(FileLock::take(&path, Mode::Exclusive, Duration::ZERO).is_ok());
+        drop(other);
     }
 
     #[test]
