@@ -4,9 +4,13 @@
 //! list read may lack entries or have some twice. `rtnetlink` never looks at that flag, and drops entries it cannot
 //! decode, so lists are read here, over a plain socket: an interrupted one is read again, at most [`ATTEMPTS`] times,
 //! and one with an undecodable entry is an error. Nothing ever acts on a partial list.
+//!
+//! The same socket waits for changes of links ([`DumpSocket::watch_links`]): what it receives then has no sequence
+//! number of a list, so a list that is read afterwards passes it over.
 
 use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
@@ -14,6 +18,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::error::{NetlinkError, Refusal};
@@ -24,6 +29,9 @@ const ATTEMPTS: u32 = 20;
 
 /// Larger than any piece the kernel sends: `netlink_dump` in net/netlink/af_netlink.c allocates at most 32 KiB.
 const PIECE_MAX: usize = 64 * 1024;
+
+/// `RTNLGRP_LINK` of linux/rtnetlink.h.
+const RTNLGRP_LINK: u32 = 1;
 
 /// A blocking socket for lists. One list is read at a time: it is not `Sync`.
 pub(crate) struct DumpSocket {
@@ -37,6 +45,8 @@ impl DumpSocket {
         // Lets the kernel filter by what the request says, and refuse what it does not know.
         socket.set_netlink_get_strict_chk(true)?;
         socket.set_ext_ack(true)?;
+        // Notifications lost while watching are no error of the list that is read next.
+        socket.set_no_enobufs(true)?;
         Ok(Self { socket, sequence: Cell::new(0) })
     }
 
@@ -54,6 +64,12 @@ impl DumpSocket {
             }
         }
         Err(NetlinkError::Interrupted { operation, attempts: ATTEMPTS })
+    }
+
+    /// Receives a notification of every change of a link, until the value is dropped.
+    pub(crate) fn watch_links(&self) -> Result<LinkWatch<'_>, NetlinkError> {
+        self.socket.add_membership(RTNLGRP_LINK).map_err(|source| failed("watch", source))?;
+        Ok(LinkWatch { socket: &self.socket })
     }
 
     fn read_once(&self, request: RouteNetlinkMessage) -> Result<Outcome, Fault> {
@@ -83,6 +99,42 @@ impl DumpSocket {
     }
 }
 
+/// Waits for changes of links.
+pub(crate) struct LinkWatch<'a> {
+    socket: &'a Socket,
+}
+
+impl LinkWatch<'_> {
+    /// Waits until some link of the namespace changes; false if none does within `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> Result<bool, NetlinkError> {
+        let timeout =
+            Timespec::try_from(timeout).map_err(|_| failed("watch", io::Error::from(Errno::INVAL)))?;
+        let mut polled = [PollFd::new(self.socket, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(0) => Ok(false),
+            Ok(_) => {
+                let mut notification = Vec::with_capacity(PIECE_MAX);
+                self.socket.recv(&mut notification, 0).map_err(|source| failed("read from", source))?;
+                Ok(true)
+            }
+            // The caller looks again, and waits for the rest of its time.
+            Err(Errno::INTR) => Ok(true),
+            Err(errno) => Err(failed("watch", errno.into())),
+        }
+    }
+}
+
+impl Drop for LinkWatch<'_> {
+    fn drop(&mut self) {
+        // It cannot fail for a group that was joined; and if it did, lists pass notifications over.
+        let _ = self.socket.drop_membership(RTNLGRP_LINK);
+    }
+}
+
+fn failed(operation: &'static str, source: io::Error) -> NetlinkError {
+    NetlinkError::Socket { operation, source }
+}
+
 /// What one reading of a list came to.
 #[derive(Debug, PartialEq)]
 enum Outcome {
@@ -109,7 +161,7 @@ impl Fault {
             Self::Undecodable(why) => {
                 NetlinkError::Answer { operation, object: "of the namespace".to_owned(), why }
             }
-            Self::Io(operation, source) => NetlinkError::Socket { operation, source },
+            Self::Io(operation, source) => failed(operation, source),
         }
     }
 }

@@ -105,7 +105,7 @@ pub enum NetlinkError {
     /// The netlink socket failed.
     #[error("{operation} netlink socket")]
     Socket {
-        /// `open`, `write to` or `read from`.
+        /// `open`, `write to`, `read from` or `watch`.
         operation: &'static str,
         /// The system's error.
         #[source]

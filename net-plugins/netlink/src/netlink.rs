@@ -10,7 +10,8 @@ use netlink_packet_core::{
     NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::AsyncSocket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, TokioSocket};
 use rustix::io::Errno;
 
 use crate::dump::DumpSocket;
@@ -22,8 +23,12 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A connection to one network namespace's part of the kernel.
 ///
-/// It stays in the namespace it was opened in, whichever thread uses it later. It blocks its caller, and must not be
-/// used on a thread that runs an asynchronous runtime.
+/// It stays in the namespace it was opened in, whichever thread uses it later.
+///
+/// # Panics
+///
+/// It blocks its caller with a runtime of its own, which panics on a thread that runs another one: an asynchronous
+/// server uses it through `spawn_blocking` or a thread of its own.
 pub struct Netlink {
     // Before the runtime that drives its connection, so that it is dropped first.
     handle: rtnetlink::Handle,
@@ -40,23 +45,15 @@ impl std::fmt::Debug for Netlink {
 impl Netlink {
     /// Opens a connection in the calling thread's namespace.
     ///
+    /// Inside [`Sandbox::run`], beside other work there, it saves the thread that [`Netlink::open_in`] starts.
+    ///
     /// # Errors
     ///
     /// [`NetlinkError::Socket`] if the system gives no sockets.
     pub fn open() -> Result<Self, NetlinkError> {
-        let fail = |source| NetlinkError::Socket { operation: "open", source };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
-        let entered = runtime.enter();
-        let (mut connection, handle, _unsolicited) =
-            rtnetlink::new_connection_with_strict_check().map_err(fail)?;
-        connection.set_forward_ack(true);
-        let socket = connection.socket_mut().socket_mut();
-        // The kernel's own words with a refusal, without a copy of the request.
-        socket.set_ext_ack(true).map_err(fail)?;
-        socket.set_cap_ack(true).map_err(fail)?;
-        drop(entered);
-        runtime.spawn(connection);
-        Ok(Self { handle, runtime, lists: DumpSocket::open().map_err(fail)? })
+        let runtime = runtime()?;
+        let sockets = Sockets::open(&runtime)?;
+        Ok(Self::over(runtime, sockets))
     }
 
     /// Opens a connection in `sandbox`, to be used from here.
@@ -65,7 +62,18 @@ impl Netlink {
     ///
     /// [`NetlinkError::Sandbox`] if it cannot be entered, and as [`Netlink::open`].
     pub fn open_in(sandbox: &Sandbox) -> Result<Self, NetlinkError> {
-        sandbox.run(Self::open)?
+        let runtime = runtime()?;
+        // Only what the namespace decides is done in there: a fresh thread's first allocations are expensive.
+        let sockets = sandbox.run(|| Sockets::open(&runtime))??;
+        Ok(Self::over(runtime, sockets))
+    }
+
+    fn over(runtime: tokio::runtime::Runtime, sockets: Sockets) -> Self {
+        let Sockets { requests, lists } = sockets;
+        let (mut connection, handle, _unsolicited) = rtnetlink::from_socket(requests);
+        connection.set_forward_ack(true);
+        runtime.spawn(connection);
+        Self { handle, runtime, lists }
     }
 
     /// Sends one request and waits until the kernel acknowledges it. The result is what it sent beside that.
@@ -93,6 +101,35 @@ impl Netlink {
             Err(Failure::Closed)
         })
     }
+}
+
+/// What belongs to a namespace.
+struct Sockets {
+    requests: TokioSocket,
+    lists: DumpSocket,
+}
+
+impl Sockets {
+    /// Opens them in the calling thread's namespace. `runtime` will wait for the first one.
+    fn open(runtime: &tokio::runtime::Runtime) -> Result<Self, NetlinkError> {
+        let _entered = runtime.enter();
+        let mut requests = TokioSocket::new(NETLINK_ROUTE).map_err(not_opened)?;
+        let socket = requests.socket_mut();
+        // The kernel refuses what it does not know in a request instead of passing it over, and says why in its own
+        // words, without a copy of the request.
+        socket.set_netlink_get_strict_chk(true).map_err(not_opened)?;
+        socket.set_ext_ack(true).map_err(not_opened)?;
+        socket.set_cap_ack(true).map_err(not_opened)?;
+        Ok(Self { requests, lists: DumpSocket::open().map_err(not_opened)? })
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, NetlinkError> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(not_opened)
+}
+
+fn not_opened(source: std::io::Error) -> NetlinkError {
+    NetlinkError::Socket { operation: "open", source }
 }
 
 /// What an acknowledgement refuses; nothing if it is a good one.

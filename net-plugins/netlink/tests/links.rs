@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use berth_netlink::{
     BridgePort, BridgeSpec, LOOPBACK_INDEX, LinkChange, LinkKind, Netlink, NetlinkError, OperState,
     PortChange, Sandbox, Side, VethSpec, VlanFlags, VlanTarget, vlan_filtering_supported,
@@ -103,6 +105,7 @@ fn a_pair_is_created_in_both_places_with_all_its_settings() {
     world.on_host.link_set_up(cni0.index).unwrap();
     world.on_host.link_set_up(host.index).unwrap();
     world.in_container.link_set_up(peer.index).unwrap();
+    assert!(world.on_host.link_await_up(host.index, Duration::from_secs(20)).unwrap());
     assert_eq!(link(&world.on_host, "veth0").oper_state, OperState::Up);
     let details = |sandbox, device| common::output(sandbox, "ip", &["-d", "link", "show", "dev", device]);
     assert!(
@@ -229,6 +232,28 @@ fn vlans_work_where_the_probe_says_so_and_are_unsupported_elsewhere() {
         assert!(shown.contains("7 PVID Egress Untagged") && shown.contains("20"), "{shown}");
         assert!(world.on_host.bridge_vlan_del(target(port), 10..=20).unwrap());
     }
+}
+
+#[test]
+fn waiting_for_a_link_ends_when_it_passes_packets_and_not_before() {
+    let world = World::new();
+    let pair = world.on_host.veth_add(&veth("veth0", "eth0"), &world.container).unwrap();
+    let peer = link(&world.in_container, "eth0").index;
+    world.on_host.link_set_up(pair.host_index).unwrap();
+    let wait = |millis| world.on_host.link_await_up(pair.host_index, Duration::from_millis(millis)).unwrap();
+    assert!(!wait(0) && !wait(20), "the other end is down");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let netlink = Netlink::open_in(&world.host).unwrap();
+            netlink.link_await_up(pair.host_index, Duration::from_secs(20)).unwrap()
+        });
+        world.in_container.link_set_up(peer).unwrap();
+        assert!(waiting.join().unwrap());
+    });
+    assert!(wait(0));
+    // What was received while waiting does not disturb a list.
+    assert_eq!(world.on_host.links().unwrap().len(), 2);
+    assert!(!world.on_host.link_await_up(4711, Duration::ZERO).unwrap());
 }
 
 #[test]

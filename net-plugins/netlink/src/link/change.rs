@@ -73,7 +73,8 @@ pub struct LinkChange {
     pub master: Option<u32>,
     /// Whether it gets an IPv6 link-local address when it goes up. Without IPv6 in the kernel this is not an error.
     pub link_local: Option<bool>,
-    /// Whether the kernel announces the link's IPv4 addresses when it goes up (`arp_notify`).
+    /// Whether the kernel announces the link's IPv4 addresses when it goes up or its Ethernet address is set
+    /// (`arp_notify`). See [`Netlink::link_announce`].
     pub arp_notify: Option<bool>,
     /// Settings as a bridge's port, which it must be already.
     pub port: PortChange,
@@ -209,6 +210,24 @@ impl Netlink {
     pub fn link_set_alias(&self, index: u32, alias: &str) -> Result<(), NetlinkError> {
         let change = LinkChange { alias: Some(alias.to_owned()), ..LinkChange::default() };
         self.change(index, &change, "set the alias of link")
+    }
+
+    /// Has the kernel announce the addresses of a link that is up, by setting its Ethernet address to `mac`, the one it
+    /// has: IPv4 ones if [`LinkChange::arp_notify`] was set, IPv6 ones if the switch `ndisc_notify` was.
+    ///
+    /// It takes one message, where [`crate::announce`] costs a packet socket. The bridge must forward already
+    /// ([`Netlink::link_await_up`] on the other end), which it does not yet when the link goes up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::link_change`].
+    pub fn link_announce(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
+        // NETDEV_CHANGEADDR, in `inetdev_event` of net/ipv4/devinet.c and `ndisc_netdev_event` of net/ipv6/ndisc.c.
+        self.change(
+            index,
+            &LinkChange { mac: Some(mac), ..LinkChange::default() },
+            "announce addresses of link",
+        )
     }
 
     /// Makes a link a port of `master`, or releases it from any.

@@ -12,6 +12,7 @@ pub use veth::{VethPair, VethSpec};
 pub use vlan::{VlanFlags, VlanTarget, vlan_filtering_supported};
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use berth_types::{IfName, MacAddr};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -157,6 +158,33 @@ impl Netlink {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Waits until the link with `index` passes packets, at most `timeout`. Whether it does.
+    ///
+    /// A veth's end that is up gets its carrier when the other end goes up, but the kernel puts that into effect (it
+    /// sends, and a bridge forwards to it) from a work queue a little later. Reading the link does it at once, so
+    /// that this usually takes one message (`rtnl_getlink` calls `linkwatch_sync_dev` since Linux 6.8); otherwise it
+    /// waits for the kernel's notification.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError::Socket`], or as [`Netlink::link_by_index`]; no link is no error, it does not pass packets.
+    pub fn link_await_up(&self, index: u32, timeout: Duration) -> Result<bool, NetlinkError> {
+        let passes = || Ok(self.link_by_index(index)?.is_some_and(|link| link.oper_state == OperState::Up));
+        if passes()? {
+            return Ok(true);
+        }
+        let start = Instant::now();
+        let watch = self.lists.watch_links()?;
+        // Looks after it began to listen, so that no change falls between the two.
+        while !passes()? {
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() || !watch.wait(left)? {
+                return passes();
+            }
+        }
+        Ok(true)
     }
 
     fn link_get(
