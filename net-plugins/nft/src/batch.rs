@@ -1,19 +1,25 @@
 //! Batches: changes of elements that the kernel takes all or none.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
 use crate::element::Element;
 use crate::kernel::{Ack, Script, elements, mark_entry, msg};
 use crate::lower::{Entry, lower};
+use crate::read;
 use crate::ruleset::marker_set;
-use crate::schema::Table;
+use crate::schema::{SetDef, Table};
 use crate::socket::{Answers, NftSocket, SocketError};
+use crate::span::{Clash, Spans};
 use crate::wire::NLM_F_CREATE;
 
 /// How often a batch is sent again when the kernel asks for that. Each try is a transaction of its own.
 const TRIES: u32 = 8;
+/// How often a batch with ranges begins again because others changed the ruleset. A try takes some 0.2 ms, and each
+/// that fails means that another one got through.
+const RESTARTS: u32 = 1000;
 
 /// The element of the marker set that every batch adds again.
 pub(crate) const LAID: u32 = 0;
@@ -154,7 +160,6 @@ pub enum CommitError {
 
 /// An entry and the change it belongs to.
 struct Part<'a> {
-    index: usize,
     change: &'a Change,
     entry: Entry,
 }
@@ -163,62 +168,133 @@ struct Part<'a> {
 enum Verdict {
     Fail(CommitError),
     Again(io::Error),
-    /// This removal has nothing to remove.
-    Without(usize),
+}
+
+/// One message about an entry, and the change to name when it is refused.
+struct Message<'a> {
+    kind: u16,
+    entry: Cow<'a, Entry>,
+    change: Option<&'a Change>,
 }
 
 impl NftSocket {
     /// Applies `batch` as one transaction: all of it, or on error nothing.
+    ///
+    /// A batch with ranges (subnets, ranges of ports) first reads the sets they belong to, and is tried again when the
+    /// ruleset changed in between.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let parts = batch.parts()?;
-        let mut without = BTreeSet::new();
+        let ranged: BTreeMap<_, _> = parts
+            .iter()
+            .filter(|part| part.entry.set.interval)
+            .map(|part| (part.entry.set.name, part.entry.set))
+            .collect();
         let mut last = io::Error::from_raw_os_error(libc::EBUSY);
-        let mut tries = 0;
-        while tries < TRIES {
-            let parts: Vec<_> = parts.iter().filter(|part| !without.contains(&part.index)).collect();
-            match self.try_commit(&parts)? {
+        let (mut tries, mut restarts) = (0, 0);
+        while tries < TRIES && restarts < RESTARTS {
+            let (generation, spans) = self.spans(ranged.values().copied())?;
+            let messages = messages(&parts, &spans)?;
+            match self.try_commit(&messages, generation)? {
                 None => return Ok(()),
                 Some(Verdict::Fail(err)) => return Err(err),
-                // Each takes one change out, so there is an end to it.
-                Some(Verdict::Without(index)) => _ = without.insert(index),
                 Some(Verdict::Again(source)) => {
-                    tracing::debug!(%source, tries, "nf_tables asks for another try");
-                    (last, tries) = (source, tries + 1);
+                    let restart = source.raw_os_error() == Some(libc::ERESTART);
+                    *(if restart { &mut restarts } else { &mut tries }) += 1;
+                    tracing::trace!(%source, tries, restarts, "nf_tables asks for another try");
+                    last = source;
                 }
             }
         }
         Err(CommitError::Busy { source: last })
     }
 
-    fn try_commit(&mut self, parts: &[&Part<'_>]) -> Result<Option<Verdict>, CommitError> {
-        let messages = parts.iter().map(|part| part.messages()).sum::<u32>();
-        let first = self.sequence(messages + 3);
-        let mut script = Script::begin(first);
+    /// The ranges of `sets`, and the generation they were read in if there are any.
+    fn spans(
+        &mut self,
+        sets: impl ExactSizeIterator<Item = &'static SetDef>,
+    ) -> Result<(Option<u32>, Spans), CommitError> {
+        let mut spans = Spans::default();
+        if sets.len() == 0 {
+            return Ok((None, spans));
+        }
+        let generation = read::generation(self)?;
+        for set in sets {
+            match read::spans(self, set) {
+                Ok(entries) => spans.insert(set, entries),
+                Err(err) if err.errno() == Some(libc::ENOENT) => return Err(CommitError::NoRuleset),
+                Err(err) => return Err(err.into()),
+            }
+        }
+        Ok((generation, spans))
+    }
+
+    fn try_commit(
+        &mut self,
+        messages: &[Message<'_>],
+        generation: Option<u32>,
+    ) -> Result<Option<Verdict>, CommitError> {
+        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).saturating_add(3);
+        let mut script = Script::begin(self.sequence(count), generation);
         // Its answer tells that the ruleset is laid, and being there at all tells that no answer was lost.
         let marker = script.push(Table::Inet, msg::NEWSETELEM, NLM_F_CREATE, Ack::Success, |attrs| {
             elements(attrs, marker_set().name, Some(&mark_entry(marker_set(), LAID)));
         });
-        let mut owners = Vec::with_capacity(parts.len() * 2);
-        for part in parts {
-            owners.push((script.entry(msg::NEWSETELEM, NLM_F_CREATE, &part.entry), part));
-            if part.change.verb == Verb::Remove {
-                owners.push((script.entry(msg::DELSETELEM, 0, &part.entry), part));
-            }
+        for message in messages {
+            let flags = if message.kind == msg::NEWSETELEM { NLM_F_CREATE } else { 0 };
+            script.entry(message.kind, flags, &message.entry);
         }
         let script = script.end();
         let answers = self.exchange(&script.writer, script.message_count())?;
         Ok(judge(&answers, marker, |seq| {
-            let at = owners.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
-            owners.get(at).map(|(_, part)| **part)
+            let after_marker = usize::try_from(seq.checked_sub(marker + 1)?).ok()?;
+            messages.get(after_marker)
         }))
     }
+}
+
+/// The messages that do what `parts` say, given the ranges that are there. Removed ranges come first: they make room.
+fn messages<'a>(parts: &'a [Part<'a>], spans: &Spans) -> Result<Vec<Message<'a>>, CommitError> {
+    let mut after = spans.clone();
+    let mut singles = Vec::with_capacity(parts.len() * 2);
+    for Part { change, entry } in parts {
+        if entry.set.interval {
+            let result = match change.verb {
+                Verb::Add => after.add(entry),
+                Verb::Remove => after.remove(entry),
+            };
+            result.map_err(|clash| change.clashes(clash, entry.data.is_some()))?;
+            continue;
+        }
+        // Adding first makes a removal that finds nothing no error, and one that finds other data fail.
+        let kinds: &[u16] = match change.verb {
+            Verb::Add => &[msg::NEWSETELEM],
+            Verb::Remove => &[msg::NEWSETELEM, msg::DELSETELEM],
+        };
+        singles.extend(kinds.iter().map(|kind| Message {
+            kind: *kind,
+            entry: Cow::Borrowed(entry),
+            change: Some(change),
+        }));
+    }
+    let change_of =
+        |entry: &Entry| parts.iter().rev().find(|part| part.entry == *entry).map(|part| part.change);
+    let ranged = |kind, entries: Vec<Entry>| {
+        entries.into_iter().map(move |entry| {
+            let change = change_of(&entry);
+            Message { kind, entry: Cow::Owned(entry), change }
+        })
+    };
+    let mut messages: Vec<_> = ranged(msg::DELSETELEM, spans.without(&after)).collect();
+    messages.append(&mut singles);
+    messages.extend(ranged(msg::NEWSETELEM, after.without(spans)));
+    Ok(messages)
 }
 
 /// Reads the answers: the marker's first, then the first message's that failed.
 fn judge<'a>(
     answers: &Answers,
     marker: u32,
-    part_of: impl Fn(u32) -> Option<&'a Part<'a>>,
+    message_of: impl Fn(u32) -> Option<&'a Message<'a>>,
 ) -> Option<Verdict> {
     let marked = answers.by_seq.get(&marker).copied();
     if marked == Some(libc::ENOENT) {
@@ -232,10 +308,10 @@ fn judge<'a>(
     if is_temporary(*errno) {
         return Some(Verdict::Again(source));
     }
-    Some(match part_of(*seq) {
-        None => Verdict::Fail(CommitError::Batch { source }),
-        Some(part) => part.refused(*errno, source),
-    })
+    Some(Verdict::Fail(match message_of(*seq).and_then(|message| Some((message, message.change?))) {
+        None => CommitError::Batch { source },
+        Some((message, change)) => change.refused(*errno, source, message.entry.data.is_some()),
+    }))
 }
 
 /// Errors of the moment: another transaction was in between, or memory or buffers were short.
@@ -246,38 +322,34 @@ pub(crate) fn is_temporary(errno: i32) -> bool {
 impl Batch {
     fn parts(&self) -> Result<Vec<Part<'_>>, CommitError> {
         let mut parts = Vec::with_capacity(self.changes.len());
-        for (index, change) in self.changes.iter().enumerate() {
+        for change in &self.changes {
             let entries = lower(&change.element).map_err(|reason| CommitError::Invalid {
                 element: Box::new(change.element.clone()),
                 reason,
             })?;
-            parts.extend(entries.into_iter().map(|entry| Part { index, change, entry }));
+            parts.extend(entries.into_iter().map(|entry| Part { change, entry }));
         }
         Ok(parts)
     }
 }
 
-impl Part<'_> {
-    /// Adding first makes a removal that finds nothing no error, and one that finds other data fail.
-    fn messages(&self) -> u32 {
-        match self.change.verb {
-            Verb::Add => 1,
-            Verb::Remove => 2,
+impl Change {
+    /// What the kernel's error number means for this change.
+    fn refused(&self, errno: i32, source: io::Error, is_map: bool) -> CommitError {
+        match errno {
+            // The marker is there and a set is not: somebody took it away.
+            libc::ENOENT => CommitError::NoRuleset,
+            libc::EEXIST => self.clashes(if is_map { Clash::OtherData } else { Clash::Overlap }, is_map),
+            _ => CommitError::Element { element: Box::new(self.element.clone()), source },
         }
     }
 
-    fn refused(&self, errno: i32, source: io::Error) -> Verdict {
-        let element = Box::new(self.change.element.clone());
-        let is_map = self.entry.data.is_some();
-        match (errno, self.change.verb) {
-            // The marker is there and a set is not: somebody took it away.
-            (libc::ENOENT, _) => Verdict::Fail(CommitError::NoRuleset),
-            (libc::EEXIST, Verb::Add) if is_map => Verdict::Fail(CommitError::Exists { element }),
-            (libc::EEXIST, Verb::Add) => Verdict::Fail(CommitError::Overlaps { element }),
-            (libc::EEXIST, Verb::Remove) if is_map => Verdict::Fail(CommitError::OtherOwner { element }),
-            // What overlaps another range is not there itself.
-            (libc::EEXIST, Verb::Remove) => Verdict::Without(self.index),
-            _ => Verdict::Fail(CommitError::Element { element, source }),
+    fn clashes(&self, clash: Clash, is_map: bool) -> CommitError {
+        let element = Box::new(self.element.clone());
+        match (self.verb, clash) {
+            (Verb::Remove, _) => CommitError::OtherOwner { element },
+            (Verb::Add, Clash::Overlap) if !is_map => CommitError::Overlaps { element },
+            (Verb::Add, _) => CommitError::Exists { element },
         }
     }
 }

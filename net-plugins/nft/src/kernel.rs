@@ -7,6 +7,7 @@ use crate::wire::{Attrs, Head, NLM_F_ACK, Writer};
 
 pub(crate) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub(crate) const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_BATCH_GENID: u16 = 1;
 pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 
 /// `NFT_MSG_*` with the subsystem.
@@ -93,16 +94,17 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Begins the transaction; its messages are numbered from `first_seq`.
-    pub(crate) fn begin(first_seq: u32) -> Self {
+    /// Begins the transaction; its messages are numbered from `first_seq`. With a `generation`, the kernel refuses it
+    /// (`ERESTART`) when another transaction came since.
+    pub(crate) fn begin(first_seq: u32, generation: Option<u32>) -> Self {
         let mut script = Self { writer: Writer::default(), first_seq, next_seq: first_seq };
-        script.frame(NFNL_MSG_BATCH_BEGIN);
+        script.frame(NFNL_MSG_BATCH_BEGIN, generation);
         script
     }
 
     /// Ends it.
     pub(crate) fn end(mut self) -> Self {
-        self.frame(NFNL_MSG_BATCH_END);
+        self.frame(NFNL_MSG_BATCH_END, None);
         self
     }
 
@@ -110,10 +112,14 @@ impl Script {
         usize::try_from(self.next_seq - self.first_seq).unwrap_or(usize::MAX)
     }
 
-    fn frame(&mut self, kind: u16) {
+    fn frame(&mut self, kind: u16, generation: Option<u32>) {
         let head = Head { kind, flags: 0, seq: self.next_seq, family: 0, res_id: NFNL_SUBSYS_NFTABLES };
         self.next_seq += 1;
-        self.writer.message(head, |_| ());
+        self.writer.message(head, |attrs| {
+            if let Some(generation) = generation {
+                attrs.u32(NFNL_BATCH_GENID, generation);
+            }
+        });
     }
 
     /// Appends a message and returns its sequence number.

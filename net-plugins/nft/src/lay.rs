@@ -176,7 +176,7 @@ impl NftSocket {
     ) -> Result<(), LayError> {
         let mut last = libc::EBUSY;
         for _ in 0..TRIES {
-            let mut script = Script::begin(self.sequence(count));
+            let mut script = Script::begin(self.sequence(count), None);
             write(&mut script);
             let script = script.end();
             let answers = self.exchange(&script.writer, script.message_count())?;

@@ -23,6 +23,7 @@ mod read;
 mod ruleset;
 mod schema;
 mod socket;
+mod span;
 mod wire;
 
 pub use batch::{Batch, CommitError};

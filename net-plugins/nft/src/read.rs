@@ -93,7 +93,7 @@ impl NftSocket {
 
 /// All elements of a set, sorted by key.
 pub(crate) fn rows(socket: &mut NftSocket, def: &SetDef) -> Result<Vec<Row>, SocketError> {
-    let mut found = socket.dump(
+    let mut found: Vec<Row> = socket.dump(
         "read a set of berth's tables",
         |writer, seq| {
             get(writer, seq, def.table, msg::GETSETELEM, NLM_F_DUMP, |attrs| elements(attrs, def.name, None));
@@ -104,8 +104,27 @@ pub(crate) fn rows(socket: &mut NftSocket, def: &SetDef) -> Result<Vec<Row>, Soc
     Ok(found)
 }
 
+/// The ranges a set holds now, as entries.
+pub(crate) fn spans(socket: &mut NftSocket, def: &'static SetDef) -> Result<Vec<Entry>, SocketError> {
+    let rows = rows(socket, def)?;
+    if def.is_concat() {
+        let entry = |Row { key, key_end, data, .. }| {
+            let upper = Upper::Last(key_end.unwrap_or_else(|| key.clone()));
+            Entry { set: def, key, upper, data }
+        };
+        return Ok(rows.into_iter().map(entry).collect());
+    }
+    let entry = |(key, before): (Vec<u8>, Option<Vec<u8>>)| Entry {
+        set: def,
+        key,
+        upper: before.map_or(Upper::Open, Upper::Before),
+        data: None,
+    };
+    Ok(ranges(rows).into_iter().map(entry).collect())
+}
+
 /// The ruleset's generation: the number of transactions in this namespace so far.
-fn generation(socket: &mut NftSocket) -> Result<Option<u32>, SocketError> {
+pub(crate) fn generation(socket: &mut NftSocket) -> Result<Option<u32>, SocketError> {
     let request =
         |writer: &mut Writer, seq| get(writer, seq, Table::Inet, msg::GETGEN, crate::wire::NLM_F_ACK, |_| ());
     socket.dump("read the ruleset's generation", request, |found: &mut Option<u32>, message| {
@@ -129,9 +148,7 @@ fn collect(found: &mut Vec<Row>, message: Message<'_>) {
 /// Asks for one entry by its key. Of a range of a single field both ends are compared, so its set is read whole.
 fn has(socket: &mut NftSocket, entry: &Entry) -> Result<bool, SocketError> {
     if matches!(entry.upper, Upper::Before(_) | Upper::Open) {
-        let ranges = ranges(rows(socket, entry.set)?);
-        let end = if let Upper::Before(next) = &entry.upper { Some(next) } else { None };
-        return Ok(ranges.iter().any(|(start, before)| *start == entry.key && before.as_ref() == end));
+        return Ok(spans(socket, entry.set)?.contains(entry));
     }
     let asked = socket.dump(
         "read a set of berth's tables",
