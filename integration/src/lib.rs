@@ -20,6 +20,7 @@ mod cmd;
 mod cni;
 mod conflist;
 mod container;
+pub mod engine;
 pub mod frame;
 mod host;
 mod host_test;
