@@ -103,10 +103,14 @@ impl Cmd {
     }
 
     /// Runs the program under `strace`, which does to it what `injection` says.
-    pub fn inject(mut self, injection: &Injection) -> Self {
-        let program = std::mem::take(&mut self.words);
-        self.words = injection.strace_words();
-        self.words.extend(program);
+    pub fn inject(self, injection: &Injection) -> Self {
+        self.wrapped(&injection.strace_words())
+    }
+
+    /// Runs the program by another one: these words come before its own, for instance `["time", "-v"]`.
+    pub fn wrapped(mut self, words: &[impl AsRef<OsStr>]) -> Self {
+        let words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        self.words.splice(0..0, words);
         self
     }
 

@@ -118,6 +118,11 @@ impl Host {
         self.cmd(crate::berth_binary()).args(args)
     }
 
+    /// `berth gc`: takes away what has no user any more, such as the bridge of a network whose last container is gone.
+    pub fn gc(&self) {
+        self.berth(["gc"]).run();
+    }
+
     /// The folder on the machine that is this host's own; the same path inside and outside.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -33,13 +33,14 @@ const SWITCHES: [(&str, &[&str]); 2] = [
 ];
 
 /// The records and locks of berth: files that stay.
-const RECORDS: [&str; 8] = [
+const RECORDS: [&str; 9] = [
     "state.db",
     "state.db-wal",
     "state.db-shm",
     "run.db",
     "run.db-wal",
     "run.db-shm",
+    "run.db.lock",
     "berth.lock",
     "nft.lock",
 ];
@@ -198,13 +199,14 @@ fn address_lines(link: &Value) -> Option<String> {
     (!list.is_empty()).then(|| format!("{} {}", text(link, "ifname"), list.join(", ")))
 }
 
-/// Link-local and multicast routes come and go with duplicate address detection.
+/// Left out are the routes that the kernel makes with an address: they say nothing that the address does not, and those of IPv6
+/// come a moment later.
 fn route_line(route: &Value) -> Option<String> {
     let dst = text(route, "dst");
-    let own =
-        text(route, "type") == "multicast" || ["fe80:", "ff00:"].iter().any(|prefix| dst.starts_with(prefix));
-    // The anycast address of a link's prefix is the kernel's too.
-    (!own && text(route, "type") != "anycast").then(|| {
+    let derived = ["local", "broadcast", "anycast", "multicast"].contains(&text(route, "type"))
+        && text(route, "protocol") == "kernel";
+    let automatic = ["fe80:", "ff00:"].iter().any(|prefix| dst.starts_with(prefix));
+    (!derived && !automatic).then(|| {
         let mut route = route.clone();
         for volatile in ["flags", "pref"] {
             route.as_object_mut().expect("a route is an object").remove(volatile);

@@ -37,14 +37,22 @@ fn a_host_has_an_uplink_a_route_and_no_forwarding() {
     });
 }
 
+/// The best of ten, which depends little on what else the machine does.
+fn best(mut work: impl FnMut()) -> Duration {
+    let mut cost = || {
+        let started = Instant::now();
+        work();
+        started.elapsed()
+    };
+    (0..10).map(|_| cost()).min().expect("ten of them")
+}
+
 #[test]
-fn a_host_costs_little() {
-    let started = Instant::now();
-    for _ in 0..10 {
-        drop(Host::new());
-    }
-    let each = started.elapsed() / 10;
-    assert!(each < Duration::from_millis(100), "a host took {each:?}");
+fn a_host_costs_no_more_than_a_few_processes() {
+    let host = Host::new();
+    let process = best(|| drop(host.run("ip -j link show")));
+    let another = best(|| drop(Host::new()));
+    assert!(another < process * 20, "a host took {another:?}, and running `ip` {process:?}");
 }
 
 #[test]
