@@ -85,6 +85,9 @@ impl Drop for Container<'_> {
         }
         if !std::thread::panicking() {
             let left = self.fresh.difference(&self.view());
+            // A loopback that was up once keeps 127.0.0.1 and its routes when it goes down: nobody takes them away.
+            let kept = |line: &&str| !line.contains(" lo 127.0.0.1/8") && !line.contains("\"dev\":\"lo\"");
+            let left: String = left.lines().filter(kept).map(|line| format!("{line}\n")).collect();
             if !left.is_empty() {
                 self.host.leaked(format!("container {} was dropped with\n{left}", self.name));
             }

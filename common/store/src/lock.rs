@@ -51,6 +51,23 @@ pub enum LockError {
     },
 }
 
+/// Removes the lock files nobody holds, and their directory when it is empty: for `gc` on a host that berth leaves.
+/// Whoever waits on a removed file notices and takes the new one.
+pub fn sweep(dirs: &Dirs) -> Result<(), LockError> {
+    let dir = dirs.run.join("locks");
+    let Ok(entries) = std::fs::read_dir(&dir) else { return Ok(()) };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        match FileLock::take(&path, Mode::Exclusive, Duration::ZERO) {
+            Ok(lock) => lock.remove()?,
+            Err(LockError::Held { .. }) => (),
+            Err(err) => return Err(err),
+        }
+    }
+    // Not empty: somebody is at work, and the directory stays for them.
+    let _ = std::fs::remove_dir(&dir);
+    Ok(())
+}
+
 /// The lock of one attachment.
 #[derive(Debug)]
 pub struct AttachmentLock(#[expect(dead_code, reason = "held, never looked at")] FileLock);

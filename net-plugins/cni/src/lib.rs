@@ -7,4 +7,5 @@
 #![forbid(unsafe_code)]
 
 pub mod delegate;
+pub mod plugins;
 pub mod protocol;

@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod blockers;
+mod conntrack;
 mod element;
 mod fingerprint;
 mod kernel;
@@ -27,6 +29,8 @@ mod span;
 mod wire;
 
 pub use batch::{Batch, CommitError};
+pub use blockers::{AcceptRule, Blocker, BlockerKind, Foreign, docker_user_accept, foreign_blockers};
+pub use conntrack::{FlowMatch, flush_flows};
 pub use element::Element;
 pub use fingerprint::{RulesetState, ruleset_state};
 pub use lay::{LayError, lay, remove_tables};

@@ -98,6 +98,11 @@ impl Attrs<'_> {
         self.close(start);
     }
 
+    /// Attributes that were read before, as they were.
+    pub(crate) fn nest_bytes(&mut self, kind: u16, value: &[u8]) {
+        self.bytes(kind | NLA_F_NESTED, value);
+    }
+
     fn open(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
         self.bytes.extend([0; 2]);

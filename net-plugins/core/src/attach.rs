@@ -1,0 +1,301 @@
+//! Attach: the one way a container gets an interface on a bridge network.
+//!
+//! Order of events: record (pending) with addresses and ports in one transaction → network → attachment → published
+//! ports → record (ready). A crash at any point leaves a pending record whose process is gone; the next call for the
+//! same attachment, a DEL or `gc` takes it back by the same code as a DEL.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use berth_ipam::allocate;
+use berth_netlink::Link;
+use berth_netlink::port_probe::{Probe, holder_of, try_bind};
+use berth_store::lock::NetworkLock;
+use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, NewAttachment, Tx};
+use berth_types::{AttachmentKey, MacAddr, PublishedPort, host_ifname};
+
+use crate::addressing;
+use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec};
+use crate::berth::{Berth, is_dead};
+use crate::error::CoreError;
+use crate::execute::{Applied, execute};
+use crate::kernel::Kernel;
+use crate::network::{NetworkRecord, NetworkSpec};
+use crate::observe;
+use crate::plan::{guard_for, plan_attachment, plan_network, plan_published};
+use crate::published::{Held, Published};
+use crate::request::{Addresses, Addressing, AttachRequest, Attachment};
+use crate::step::Plan;
+
+/// An attachment's record before the kernel is touched.
+struct Begun {
+    record: AttachmentRecord,
+    /// Leases that dead owners lost for it.
+    reclaimed: Vec<LeaseRow>,
+}
+
+impl Berth {
+    /// Attaches a container. On an error nothing is left of the attempt.
+    pub fn attach(&mut self, request: AttachRequest) -> Result<Attachment, CoreError> {
+        let _attachment = self.attachment_lock(&request.key)?;
+        self.make_way(&request.key)?;
+        let begun = self.begin(&request)?;
+        self.clear_after(&begun.reclaimed, &request.key);
+        match self.build(&request, &begun.record) {
+            Ok(attachment) => Ok(attachment),
+            Err(cause) => {
+                // The steps are undone already; this takes back the record, the leases and the ports.
+                if let Err(left) = self.forget(&request.key) {
+                    tracing::error!(error = %crate::error::Chain(&left), "record left behind; `berth gc` removes it");
+                }
+                self.remove_if_idle(&request.network.name);
+                Err(cause)
+            }
+        }
+    }
+
+    /// Takes back what an earlier attempt for the same key left, and refuses when it is alive.
+    fn make_way(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        let Some(row) = self.store_mut().read(|tx| tx.attachment(key))? else { return Ok(()) };
+        if self.is_live(&row)? {
+            return Err(CoreError::Exists {
+                key: key.clone(),
+                host_ifname: row.host_ifname.map(|name| name.to_string()).unwrap_or_default(),
+            });
+        }
+        tracing::info!(attachment = %key, "taking back what an earlier attempt left");
+        self.detach_locked(key)
+    }
+
+    /// Writes the pending record with its leases and ports, in one transaction: after it nobody else can have them.
+    fn begin(&mut self, request: &AttachRequest) -> Result<Begun, CoreError> {
+        let mac = request.mac.map_or_else(random_mac, Ok)?;
+        self.store_mut().write(|tx| {
+            let (addresses, reclaimed) = lease(tx, request)?;
+            let addresses = addressing::complete(addresses, request.network.gateway, request.default_route);
+            let record = begin_row(tx, record_of(request, addresses, mac))?;
+            claim(tx, &request.key, &record.published.ports)?;
+            Ok(Begun { record, reclaimed })
+        })
+    }
+
+    fn build(&mut self, request: &AttachRequest, record: &AttachmentRecord) -> Result<Attachment, CoreError> {
+        refuse_listeners(&record.published.ports)?;
+        let mut kernel = Kernel::open(self, Some(&request.sandbox))?;
+        let (network, bridge, _lock) = self.ensure_network(&mut kernel, &request.network, record)?;
+        let spec = spec_of(request, record);
+        let mut plan = plan_attachment(&spec, record, &network, request.network.vlan.as_ref());
+        plan.append(self.published_plan(record, &network));
+        let applied = execute(&mut kernel, &plan)?;
+        if let Err(err) = self.finish(record) {
+            let left = applied.undo(&mut kernel);
+            for left in left {
+                tracing::error!(%left, "not taken back");
+            }
+            return Err(err);
+        }
+        applied.keep();
+        let host = kernel.link(&record.host_ifname)?;
+        Ok(attachment_of(record, &network, bridge, &host))
+    }
+
+    fn published_plan(&self, record: &AttachmentRecord, network: &NetworkRecord) -> Plan {
+        if record.published.ports.is_empty() {
+            return Plan::default();
+        }
+        plan_published(&record.key, &record.published, Some(&network.bridge))
+    }
+
+    fn finish(&mut self, record: &AttachmentRecord) -> Result<(), CoreError> {
+        let text = payload(&Held::Bridge(Box::new(record.clone())))?;
+        self.store_mut().write(|tx| tx.attachment_ready(&record.key, &text).map(drop).map_err(CoreError::from))
+    }
+
+    /// The network in the kernel and the records, and the shared lock that keeps it there.
+    fn ensure_network(
+        &mut self,
+        kernel: &mut Kernel,
+        spec: &NetworkSpec,
+        record: &AttachmentRecord,
+    ) -> Result<(NetworkRecord, Link, NetworkLock), CoreError> {
+        // A removal may come between the exclusive and the shared lock; three times in a row is a fight.
+        for _ in 0..3 {
+            let lock = NetworkLock::shared(self.dirs(), &spec.name)?;
+            let observed = observe::network(self, kernel, spec)?;
+            let mac = random_mac()?;
+            let (plan, wanted) = plan_network(spec, &record.leases, mac, &observed)?;
+            if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge) {
+                if *had == wanted {
+                    return Ok((wanted, bridge.clone(), lock));
+                }
+            }
+            drop(lock);
+            self.make_network(kernel, spec, record)?;
+        }
+        Err(CoreError::Missing { what: format!("network `{}` is removed as fast as it is made", spec.name) })
+    }
+
+    fn make_network(
+        &mut self,
+        kernel: &mut Kernel,
+        spec: &NetworkSpec,
+        record: &AttachmentRecord,
+    ) -> Result<(), CoreError> {
+        let _lock = NetworkLock::exclusive(self.dirs(), &spec.name)?;
+        let observed = observe::network(self, kernel, spec)?;
+        let (plan, wanted) = plan_network(spec, &record.leases, random_mac()?, &observed)?;
+        let applied = execute(kernel, &plan)?;
+        if let Err(err) = self.record_network(&wanted, &plan, &applied) {
+            for left in applied.undo(kernel) {
+                tracing::error!(%left, "not taken back");
+            }
+            return Err(err);
+        }
+        applied.keep();
+        Ok(())
+    }
+
+    fn record_network(&mut self, record: &NetworkRecord, plan: &Plan, applied: &Applied) -> Result<(), CoreError> {
+        let text = payload(record)?;
+        let saved = applied.host_wide_switches(plan);
+        self.store_mut().write(|tx| {
+            tx.live_network_put(&record.name, Some(&record.bridge), &text)?;
+            for (key, before, after) in &saved {
+                tx.sysctl_save(key, before, after)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Leases from berth's pools, or what the caller brought.
+fn lease(tx: &Tx<'_>, request: &AttachRequest) -> Result<(Addresses, Vec<LeaseRow>), CoreError> {
+    match &request.addressing {
+        Addressing::Given(addresses) => Ok((addresses.clone(), Vec::new())),
+        Addressing::Pool { config, request, resolv_conf } => {
+            let given = allocate(tx, config, request, BootTime::now(), &mut is_dead)?;
+            let (routes, dns) = (config.routes.clone(), resolv_conf.clone());
+            Ok((Addresses { leases: given.addresses, routes, dns }, given.reclaimed))
+        }
+    }
+}
+
+/// Writes the pending row under the usual host link name, or the next that no other attachment of the records has.
+fn begin_row(tx: &Tx<'_>, mut record: AttachmentRecord) -> Result<AttachmentRecord, CoreError> {
+    let mut attempt = 0;
+    loop {
+        let new = NewAttachment {
+            key: record.key.clone(),
+            sandbox: record.sandbox.map(|id| (record.sandbox_path.clone(), id)),
+            host_ifname: Some(record.host_ifname.clone()),
+            payload: payload(&Held::Bridge(Box::new(record.clone())))?,
+        };
+        match tx.attachment_begin(&new) {
+            Ok(()) => return Ok(record),
+            Err(BeginError::HostIfname { .. }) if attempt < u8::MAX => {
+                attempt += 1;
+                record.host_ifname = host_ifname(&record.key, attempt);
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
+pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, ports: &[PublishedPort]) -> Result<(), CoreError> {
+    match tx.ports_claim(key, ports) {
+        Ok(()) => Ok(()),
+        Err(ClaimError::Taken(taken)) => Err(CoreError::PortTaken(taken)),
+        Err(ClaimError::Store(err)) => Err(err.into()),
+    }
+}
+
+/// A port a process of the host listens on would be cut off without a word (S12).
+pub(crate) fn refuse_listeners(ports: &[PublishedPort]) -> Result<(), CoreError> {
+    for port in ports {
+        for offset in 0..port.count {
+            let number = port.host_port.saturating_add(offset);
+            // An address that is not the host's now may become so; nobody can listen on it meanwhile.
+            if matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken)) {
+                let holder = holder_of(port.proto, port.host_addr, number);
+                let holder = holder.map_or_else(
+                    || "a process of the host".to_owned(),
+                    |holder| format!("{} (process {})", holder.command, holder.pid),
+                );
+                let port = PublishedPort { host_port: number, count: 1, ..*port };
+                return Err(CoreError::PortInUse { port, holder });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> AttachmentRecord {
+    let targets: Vec<IpAddr> = addresses.leases.iter().map(|lease| lease.address.ip()).collect();
+    let Addresses { leases, routes, dns } = addresses;
+    AttachmentRecord {
+        version: AttachmentRecord::VERSION,
+        key: request.key.clone(),
+        bridge: request.network.bridge.clone(),
+        host_ifname: host_ifname(&request.key, 0),
+        mac,
+        port: PortSpec {
+            hairpin: request.hairpin,
+            isolated: request.port_isolation || !request.network.reach.between_containers,
+            guard: guard_for(request.anti_spoofing, !leases.is_empty()),
+        },
+        published: Published {
+            ports: request.ports.iter().flat_map(|port| port.resolve(&targets)).collect(),
+            ..Published::default()
+        },
+        bandwidth: request.bandwidth,
+        sandbox_path: request.sandbox.path().to_owned(),
+        sandbox: Some(request.sandbox.id()),
+        leases,
+        routes,
+        dns,
+    }
+}
+
+fn spec_of(request: &AttachRequest, record: &AttachmentRecord) -> AttachmentSpec {
+    AttachmentSpec {
+        key: record.key.clone(),
+        mac: record.mac,
+        leases: record.leases.clone(),
+        routes: record.routes.clone(),
+        port: record.port,
+        container_link: request.container_link,
+        duplicate_detection: request.duplicate_detection,
+        ports: record.published.ports.clone(),
+        bandwidth: record.bandwidth,
+    }
+}
+
+fn attachment_of(record: &AttachmentRecord, network: &NetworkRecord, bridge: Link, host: &Link) -> Attachment {
+    let AttachmentRecord { key, host_ifname, mac, leases, routes, dns, published, sandbox_path, .. } = record.clone();
+    Attachment {
+        key,
+        bridge: network.bridge.clone(),
+        bridge_mac: bridge.mac.unwrap_or(network.mac),
+        host_ifname,
+        host_mac: host.mac.unwrap_or(network.mac),
+        mac,
+        mtu: host.mtu,
+        addresses: Addresses { leases, routes, dns },
+        sandbox_path,
+        ports: published.ports,
+    }
+}
+
+/// A record as the text the store keeps.
+pub(crate) fn payload<T: serde::Serialize>(record: &T) -> Result<String, CoreError> {
+    serde_json::to_string(record).map_err(|source| CoreError::Record { what: "a change".to_owned(), source })
+}
+
+fn random_mac() -> Result<MacAddr, CoreError> {
+    let mut bytes = [0_u8; 6];
+    std::fs::File::open(Path::new("/dev/urandom"))
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|err| CoreError::Missing { what: format!("failed to read /dev/urandom: {err}") })?;
+    Ok(MacAddr::local(bytes))
+}
+

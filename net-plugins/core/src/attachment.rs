@@ -1,0 +1,160 @@
+//! What an attachment is: what a caller asks for, and what is remembered of it.
+
+use std::path::PathBuf;
+
+use berth_types::{AddressLease, AttachmentKey, Dns, IfName, MacAddr, PublishedPort, Route, SandboxId};
+use serde::{Deserialize, Serialize};
+
+use crate::published::Published;
+
+/// One interface of a container on a bridge network, as a caller asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachmentSpec {
+    /// Who it is.
+    pub key: AttachmentKey,
+    /// The MAC address of the container's end.
+    pub mac: MacAddr,
+    /// Addresses, with their gateways.
+    pub leases: Vec<AddressLease>,
+    /// Routes inside the sandbox.
+    pub routes: Vec<Route>,
+    /// How the bridge port behaves.
+    pub port: PortSpec,
+    /// Whether the container's end is brought up.
+    pub container_link: ContainerLink,
+    /// Whether the container's end checks for duplicate addresses, which costs a second or two.
+    pub duplicate_detection: DuplicateDetection,
+    /// Ports published for it.
+    pub ports: Vec<PublishedPort>,
+    /// Rate limits, if any.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// The bridge port of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Frames may go back out of the port they came in by.
+    pub hairpin: bool,
+    /// The port reaches no other isolated port.
+    pub isolated: bool,
+    /// What is checked of frames that come from the container.
+    pub guard: Guard,
+}
+
+/// Anti-spoofing of one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Guard {
+    /// Nothing is checked.
+    Off,
+    /// The source MAC address.
+    Mac,
+    /// The source MAC and IP addresses, and what ARP and neighbour discovery claim.
+    Full,
+}
+
+/// Whether the container's end is up after the attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerLink {
+    /// Up.
+    Up,
+    /// Left down, for a container that brings it up itself.
+    Down,
+}
+
+/// Whether IPv6 duplicate address detection runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuplicateDetection {
+    /// The address is usable at once.
+    Off,
+    /// The kernel probes first.
+    On,
+}
+
+/// Rate limits of an attachment, seen from the container. Rates in bits per second, bursts in bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Towards the container: rate and burst.
+    pub ingress: Option<(u64, u64)>,
+    /// From the container: rate and burst.
+    pub egress: Option<(u64, u64)>,
+}
+
+/// What the records keep of an attachment. Stored as JSON; `version` tells the layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentRecord {
+    /// Layout of this record; 1 so far.
+    pub version: u32,
+    /// Who it is.
+    pub key: AttachmentKey,
+    /// The bridge it is on.
+    pub bridge: IfName,
+    /// The host's end of the veth pair.
+    pub host_ifname: IfName,
+    /// The MAC address of the container's end.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub leases: Vec<AddressLease>,
+    /// Routes inside the sandbox.
+    pub routes: Vec<Route>,
+    /// Resolver settings it was given.
+    pub dns: Dns,
+    /// How its bridge port behaves.
+    pub port: PortSpec,
+    /// What is published for it.
+    pub published: Published,
+    /// Rate limits.
+    pub bandwidth: Option<Bandwidth>,
+    /// Sandbox path as the caller gave it; empty where it is not known (rebuilt from the kernel).
+    pub sandbox_path: PathBuf,
+    /// Sandbox identity, where it is known.
+    pub sandbox: Option<SandboxId>,
+}
+
+impl AttachmentRecord {
+    /// The layout this version writes.
+    pub const VERSION: u32 = 1;
+}
+
+/// The `ifalias` of an attachment's host link: what it is recognised by when no record is left.
+pub fn attachment_alias(key: &AttachmentKey) -> String {
+    format!("berth {} {} {}", key.network, key.container, key.ifname)
+}
+
+/// The `ifalias` of a network's bridge.
+pub fn bridge_alias(network: &berth_types::NetworkName) -> String {
+    format!("berth {network}")
+}
+
+/// Reads back what [`attachment_alias`] wrote.
+pub fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
+    let mut words = alias.split(' ');
+    let (Some("berth"), Some(network), Some(container), Some(ifname), None) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
+    else {
+        return None;
+    };
+    Some(AttachmentKey {
+        network: network.parse().ok()?,
+        container: container.parse().ok()?,
+        ifname: ifname.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_gives_its_key_back() {
+        let key = AttachmentKey {
+            network: "n0".parse().unwrap(),
+            container: "c.1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        assert_eq!(key_of_alias(&attachment_alias(&key)), Some(key));
+        for foreign in ["", "berth", "berth n0", "berth n0 c1 eth0 more", "other n0 c1 eth0", "berth n0 /x eth0"] {
+            assert_eq!(key_of_alias(foreign), None, "{foreign:?}");
+        }
+    }
+}

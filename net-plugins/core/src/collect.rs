@@ -1,0 +1,265 @@
+//! `gc`: takes back what nobody owns any more, and, with nothing left, makes the host as it was before berth.
+//!
+//! Never removes what might be alive: an attachment goes when the runtime's list leaves it out, or when its owner is
+//! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
+
+use std::collections::BTreeSet;
+use berth_netlink::{LinkKind, Netlink, sysctl};
+use berth_nft::NftSocket;
+use berth_store::lock::NetworkLock;
+use berth_store::{AttachmentRow, AttachmentState, BootTime};
+use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
+use serde::Serialize;
+
+use crate::attachment::key_of_alias;
+use crate::berth::{Berth, is_dead};
+use crate::detach::remove_elements;
+use crate::elements;
+use crate::error::{Chain, CoreError};
+use crate::kernel::lay_and_fill;
+use crate::{rules, switch};
+
+/// What a collection is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcRequest {
+    /// Only this network; absent is all of them.
+    pub network: Option<NetworkName>,
+    /// What the runtime says is still valid on the network; absent is "not said", which removes only what is
+    /// provably gone.
+    pub valid: Option<BTreeSet<(ContainerId, IfName)>>,
+    /// Whether networks without attachments go too.
+    pub idle_networks: bool,
+    /// Whether to say what would be done and do nothing.
+    pub dry_run: bool,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GcReport {
+    /// Attachments removed.
+    pub attachments: Vec<AttachmentKey>,
+    /// Links removed that no record knew.
+    pub links: Vec<String>,
+    /// Leases released that no attachment holds.
+    pub leases: usize,
+    /// Networks removed.
+    pub networks: Vec<NetworkName>,
+    /// Whether the ruleset was laid again and filled.
+    pub ruleset_restored: bool,
+    /// Whether nothing is left and the ruleset and switches were taken back.
+    pub host_restored: bool,
+}
+
+impl Berth {
+    /// Collects.
+    pub fn gc(&mut self, request: &GcRequest) -> Result<GcReport, CoreError> {
+        let mut report = GcReport::default();
+        let mut errors = Vec::new();
+        for row in self.gone_attachments(request)? {
+            report.attachments.push(row.key.clone());
+            if !request.dry_run {
+                errors.extend(self.detach(&row.key).err().map(|err| format!("{}: {}", row.key, Chain(&err))));
+            }
+        }
+        self.gc_links(request, &mut report, &mut errors)?;
+        self.gc_leases(request, &mut report)?;
+        if request.idle_networks {
+            for name in self.idle_networks(request, &report)? {
+                report.networks.push(name.clone());
+                if !request.dry_run {
+                    errors.extend(self.remove_network(&name).err().map(|err| format!("{name}: {}", Chain(&err))));
+                }
+            }
+        }
+        if !request.dry_run {
+            self.restore(request, &mut report, &mut errors)?;
+        }
+        if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
+    }
+
+    fn gone_attachments(&mut self, request: &GcRequest) -> Result<Vec<AttachmentRow>, CoreError> {
+        let rows = self.store_mut().read(|tx| tx.attachments().map_err(CoreError::from))?;
+        let mut gone = Vec::new();
+        for row in rows {
+            if request.network.as_ref().is_some_and(|network| *network != row.key.network) {
+                continue;
+            }
+            let listed = (row.key.container.clone(), row.key.ifname.clone());
+            let valid = request.valid.as_ref().map(|valid| valid.contains(&listed));
+            let busy = row.state == AttachmentState::Pending && row.is_owner_alive(self.boot());
+            let goes = match valid {
+                _ if busy => false,
+                Some(valid) => !valid,
+                None => !self.is_live(&row)?,
+            };
+            if goes {
+                gone.push(row);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Links that carry berth's tag and no record knows: what a crash between the kernel and the records leaves.
+    fn gc_links(
+        &mut self,
+        request: &GcRequest,
+        report: &mut GcReport,
+        errors: &mut Vec<String>,
+    ) -> Result<(), CoreError> {
+        let netlink = Netlink::open()?;
+        for link in netlink.links()? {
+            if !matches!(link.kind, LinkKind::Veth | LinkKind::Ifb) {
+                continue;
+            }
+            let Some(key) = link.alias.as_deref().and_then(key_of_alias) else { continue };
+            let other = request.network.as_ref().is_some_and(|network| *network != key.network);
+            if other || self.held_of(&key)?.is_some() {
+                continue;
+            }
+            report.links.push(link.name.to_string());
+            if !request.dry_run {
+                errors.extend(netlink.link_del(link.index).err().map(|err| Chain(&err).to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn gc_leases(&mut self, request: &GcRequest, report: &mut GcReport) -> Result<(), CoreError> {
+        let leases = self.all_leases(request.network.as_ref())?;
+        let mut owners = BTreeSet::new();
+        for lease in leases {
+            let owner = &lease.owner;
+            if request.network.as_ref().is_some_and(|network| *network != owner.network) {
+                continue;
+            }
+            if self.held_of(owner)?.is_some() {
+                continue;
+            }
+            let listed = (owner.container.clone(), owner.ifname.clone());
+            let goes = request.valid.as_ref().map_or_else(|| is_dead(&lease), |valid| !valid.contains(&listed));
+            if goes {
+                report.leases += 1;
+                owners.insert(owner.clone());
+            }
+        }
+        if request.dry_run || owners.is_empty() {
+            return Ok(());
+        }
+        self.store_mut().write(|tx| {
+            for owner in &owners {
+                berth_ipam::release(tx, owner, BootTime::now())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn idle_networks(&mut self, request: &GcRequest, report: &GcReport) -> Result<Vec<NetworkName>, CoreError> {
+        let mut idle = Vec::new();
+        for network in self.networks()? {
+            if request.network.as_ref().is_some_and(|name| *name != network.name) {
+                continue;
+            }
+            let rows = self.attached_to(&network.name)?;
+            if rows.iter().all(|row| report.attachments.contains(&row.key)) {
+                idle.push(network.name);
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Removes a network from the kernel and the records; refused while somebody is attached. Elements and the
+    /// bridge that another network needs too stay.
+    pub fn remove_network(&mut self, name: &NetworkName) -> Result<(), CoreError> {
+        let _lock = NetworkLock::exclusive(self.dirs(), name)?;
+        let attached = self.attached_to(name)?;
+        if let Some(first) = attached.first() {
+            let what = format!("network `{name}` is in use by {} and {} more", first.key, attached.len() - 1);
+            return Err(CoreError::Missing { what });
+        }
+        let Some(record) = self.network(name)? else { return Ok(()) };
+        let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
+        let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
+        remove_elements(elements::of_network(&record).difference(&needed).cloned().collect())?;
+        let shared = others.iter().any(|other| other.bridge == record.bridge);
+        if record.bridge_is_ours && !shared {
+            let netlink = Netlink::open()?;
+            if let Some(link) = netlink.link_by_name(&record.bridge)?.filter(|link| link.kind == LinkKind::Bridge) {
+                netlink.link_del(link.index)?;
+            }
+        }
+        self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))
+    }
+
+    fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
+        self.store_mut().read(|tx| tx.attachments_of(name).map_err(CoreError::from))
+    }
+
+    /// Removes a network that an attach made and nobody is attached to. Best effort: `gc` does it again.
+    pub(crate) fn remove_if_idle(&mut self, name: &NetworkName) {
+        match self.attached_to(name) {
+            Ok(rows) if !rows.is_empty() => return,
+            _ => (),
+        }
+        if let Err(err) = self.remove_network(name) {
+            tracing::warn!(network = %name, error = %Chain(&err), "network left behind; `berth gc` removes it");
+        }
+    }
+
+    /// With networks left, makes the ruleset what the records ask for; with none, takes berth's traces off the host.
+    fn restore(
+        &mut self,
+        request: &GcRequest,
+        report: &mut GcReport,
+        errors: &mut Vec<String>,
+    ) -> Result<(), CoreError> {
+        let wanted = self.wanted_elements()?;
+        if !self.networks()?.is_empty() || !self.held()?.is_empty() {
+            if !rules::missing(&wanted)?.is_empty() {
+                lay_and_fill(self.dirs(), &mut NftSocket::open()?)?;
+                report.ruleset_restored = true;
+            }
+            return Ok(());
+        }
+        if !request.idle_networks {
+            return Ok(());
+        }
+        berth_nft::remove_tables(&mut NftSocket::open()?)?;
+        errors.extend(self.restore_switches()?);
+        errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
+        report.host_restored = true;
+        Ok(())
+    }
+
+    /// Writes back the switches berth changed, where nobody changed them since.
+    fn restore_switches(&mut self) -> Result<Vec<String>, CoreError> {
+        let saved = self.store_mut().read(|tx| tx.sysctls_saved().map_err(CoreError::from))?;
+        let mut errors = Vec::new();
+        for row in saved.iter().rev() {
+            let Some(key) = switch::of_record(&row.key) else { continue };
+            match sysctl::read(&key) {
+                Ok(now) if now == row.after => {
+                    errors.extend(sysctl::write(&key, &row.before).err().map(|err| Chain(&err).to_string()));
+                }
+                Ok(_) => (),
+                Err(err) if err.is_unsupported() => (),
+                Err(err) => errors.push(Chain(&err).to_string()),
+            }
+        }
+        self.store_mut().write(|tx| {
+            for row in &saved {
+                tx.sysctl_forget(&row.key)?;
+            }
+            Ok::<_, CoreError>(())
+        })?;
+        Ok(errors)
+    }
+
+    /// The uplinks that must not forward between each other because berth made the host a router.
+    pub(crate) fn closed_uplinks(&mut self) -> Result<Vec<IfName>, CoreError> {
+        let saved = self.store_mut().read(|tx| tx.sysctls_saved().map_err(CoreError::from))?;
+        if saved.iter().all(|row| row.key.ends_with("accept_ra")) {
+            return Ok(Vec::new());
+        }
+        crate::observe::uplinks(&Netlink::open()?)
+    }
+}

@@ -1,0 +1,133 @@
+//! Detach: takes an attachment back, from whatever state it is in. Never fails because something is gone already;
+//! gathers errors, goes on, and reports all.
+//!
+//! The two slow parts run side by side: deleting the veth pair waits for the kernel's RCU, and so does closing an
+//! nf_tables socket after a deletion. The second also holds a lock of the kernel while it waits, so concurrent
+//! detaches share one transaction: whoever holds the rules lock removes the elements of everybody who waits for it
+//! (see `docs/adr/0002-group-commit-of-rule-deletions.md`).
+
+use std::collections::BTreeSet;
+
+use berth_netlink::Netlink;
+use berth_nft::{Batch, CommitError, Element, NftSocket};
+use berth_store::{AttachmentRow, BootTime};
+use berth_store::lock::RulesLock;
+use berth_types::{AttachmentKey, IfName, host_ifname};
+
+use crate::attachment::attachment_alias;
+use crate::berth::{Berth, parsed};
+use crate::elements;
+use crate::error::{Chain, CoreError};
+use crate::flows::flush_removed;
+use crate::plan::ifb_name;
+use crate::published::Held;
+
+impl Berth {
+    /// Detaches. Succeeds when there is nothing to detach.
+    pub fn detach(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        let _attachment = self.attachment_lock(key)?;
+        self.detach_locked(key)
+    }
+
+    pub(crate) fn detach_locked(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        let row = self.store_mut().write(|tx| {
+            tx.attachment_deleting(key)?;
+            Ok::<_, CoreError>(tx.attachment(key)?)
+        })?;
+        let links = host_links(key, row.as_ref());
+        let alias = attachment_alias(key);
+        let deleting = std::thread::spawn(move || delete_links(&links, &alias));
+        let mut errors = Vec::new();
+        if row.is_some() {
+            errors.extend(self.remove_rules(key).err().map(|err| Chain(&err).to_string()));
+        }
+        match deleting.join() {
+            Ok(Ok(())) => (),
+            Ok(Err(err)) => errors.push(Chain(&err).to_string()),
+            Err(_) => errors.push("the thread that deletes links panicked".to_owned()),
+        }
+        if !errors.is_empty() {
+            // The record stays, in state deleting: the next DEL or `gc` finds it and goes on.
+            return Err(CoreError::Several(errors));
+        }
+        self.forget(key)
+    }
+
+    /// Removes the record, the leases and the ports of `key`: last, so that nobody is given them too early.
+    pub(crate) fn forget(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        self.store_mut().write(|tx| {
+            berth_ipam::release(tx, key, BootTime::now())?;
+            tx.ports_release(key)?;
+            tx.attachment_remove(key)?;
+            Ok(())
+        })
+    }
+
+    /// Removes what the ruleset holds of `key`, together with whoever else waits.
+    fn remove_rules(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        let _lock = RulesLock::exclusive(self.dirs())?;
+        let waiting = self.store_mut().read(|tx| tx.attachments_to_unrule().map_err(CoreError::from))?;
+        if !waiting.iter().any(|row| row.key == *key) {
+            return Ok(());
+        }
+        let mut ports = Vec::new();
+        let mut gone = BTreeSet::new();
+        let mut done = Vec::new();
+        for row in waiting {
+            match parsed::<Held>(&row.key, &row.payload) {
+                Ok(held) => {
+                    gone.extend(elements::of_held(&held));
+                    ports.extend(held.published().ports.iter().copied());
+                    done.push(row.key);
+                }
+                Err(err) if row.key == *key => return Err(err),
+                // Somebody else's unreadable record is their own call's error.
+                Err(_) => (),
+            }
+        }
+        remove_elements(gone)?;
+        flush_removed(&ports)?;
+        self.store_mut().write(|tx| tx.attachments_unruled(&done).map_err(CoreError::from))
+    }
+}
+
+/// The host links an attachment may have: the recorded one, or those its key gives.
+fn host_links(key: &AttachmentKey, row: Option<&AttachmentRow>) -> Vec<IfName> {
+    match row.and_then(|row| row.host_ifname.clone()) {
+        Some(name) => vec![name],
+        None => (0..2).map(|attempt| host_ifname(key, attempt)).collect(),
+    }
+}
+
+/// Deletes the links that carry `alias`; a link of the same name that is somebody else's stays.
+fn delete_links(names: &[IfName], alias: &str) -> Result<(), CoreError> {
+    let netlink = Netlink::open()?;
+    for name in names {
+        let Some(link) = netlink.link_by_name(name)? else { continue };
+        if link.alias.as_deref() != Some(alias) {
+            continue;
+        }
+        netlink.link_del(link.index)?;
+        if let Some(ifb) = netlink.link_by_name(&ifb_name(name))?.filter(|ifb| ifb.alias.as_deref() == Some(alias)) {
+            netlink.link_del(ifb.index)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes elements, absent ones included. An element that somebody else owns by now stays theirs.
+pub(crate) fn remove_elements(mut elements: BTreeSet<Element>) -> Result<(), CoreError> {
+    while !elements.is_empty() {
+        let mut batch = Batch::default();
+        elements.iter().cloned().for_each(|element| batch.remove(element));
+        match NftSocket::open()?.commit(&batch) {
+            Ok(()) | Err(CommitError::NoRuleset) => return Ok(()),
+            Err(CommitError::OtherOwner { element } | CommitError::Exists { element }) => {
+                tracing::warn!(%element, "belongs to somebody else by now and stays");
+                elements.remove(&*element);
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(())
+}

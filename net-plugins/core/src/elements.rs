@@ -1,0 +1,112 @@
+//! Which elements of the constant ruleset a network and an attachment need. Pure: records in, elements out.
+//!
+//! The same functions serve a change, a repair after a flush, and `doctor`, so that all three agree by construction.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use berth_nft::Element;
+use berth_types::{AttachmentKey, MacAddr, fnv64};
+
+use crate::attachment::{AttachmentRecord, Guard};
+use crate::network::NetworkRecord;
+use crate::published::{Held, Published};
+
+/// Elements a network needs, whatever is attached to it.
+pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
+    let NetworkRecord { bridge, reach, gateway, subnets, .. } = network;
+    let mut elements = BTreeSet::from([Element::Bridge(bridge.clone())]);
+    if reach.between_containers {
+        elements.insert(Element::Within(bridge.clone(), bridge.clone()));
+    }
+    if reach.internal {
+        elements.insert(Element::Internal(bridge.clone()));
+    }
+    if !reach.isolated {
+        elements.insert(Element::Open(bridge.clone()));
+    }
+    // A subnet the host does not route is none of the host's business.
+    if !gateway {
+        elements.insert(Element::Routed(bridge.clone()));
+        return elements;
+    }
+    for subnet in subnets {
+        elements.insert(Element::Own(*subnet));
+        if reach.masquerade || reach.internal {
+            elements.insert(Element::Subnet(*subnet));
+        }
+        if reach.masquerade && !reach.internal {
+            elements.insert(Element::Masquerade(*subnet));
+        }
+    }
+    if !reach.masquerade && !reach.internal {
+        elements.insert(Element::Routed(bridge.clone()));
+    }
+    elements
+}
+
+/// Elements an attachment needs beside its network's: the guard of its port. Published ports are
+/// [`of_published`]'s.
+pub fn of_attachment(attachment: &AttachmentRecord) -> BTreeSet<Element> {
+    let AttachmentRecord { host_ifname, mac, leases, port, .. } = attachment;
+    let mut elements = BTreeSet::new();
+    match port.guard {
+        Guard::Off => return elements,
+        Guard::Mac => elements.insert(Element::GuardedMacOnly(host_ifname.clone())),
+        Guard::Full => elements.insert(Element::Guarded(host_ifname.clone())),
+    };
+    elements.insert(Element::AllowedMac { port: host_ifname.clone(), mac: *mac });
+    if port.guard == Guard::Full {
+        let addrs = leases.iter().map(|lease| lease.address.ip()).chain([IpAddr::V6(link_local(*mac))]);
+        for addr in addrs {
+            elements.insert(Element::AllowedAddr { port: host_ifname.clone(), mac: *mac, addr });
+        }
+    }
+    elements
+}
+
+/// Elements of what is published for one attachment.
+pub fn of_published(key: &AttachmentKey, published: &Published) -> BTreeSet<Element> {
+    let Published { ports, hairpin, masquerade_all } = published;
+    let owner = owner_mark(key);
+    let mut elements: BTreeSet<Element> = ports.iter().map(|port| Element::Port { port: *port, owner }).collect();
+    for (subnet, addr) in hairpin {
+        elements.insert(Element::Hairpin { subnet: *subnet, addr: *addr });
+    }
+    elements.extend(masquerade_all.iter().map(|addr| Element::MasqueradeAll(*addr)));
+    elements
+}
+
+/// Everything the ruleset holds for one record.
+pub fn of_held(held: &Held) -> BTreeSet<Element> {
+    let mut elements = match held {
+        Held::Bridge(record) => of_attachment(record),
+        Held::Ports(_) => BTreeSet::new(),
+    };
+    elements.extend(of_published(held.key(), held.published()));
+    elements
+}
+
+/// The 32 bits by which the kernel's maps know the owner of a published port. Never 0.
+pub fn owner_mark(key: &AttachmentKey) -> u32 {
+    let hash = fnv64([key.network.as_str(), key.container.as_str(), key.ifname.as_str()]);
+    u32::try_from((hash ^ (hash >> 32)) & 0xffff_ffff).unwrap_or(1).max(1)
+}
+
+/// The link-local address a link with `mac` gives itself (RFC 4291, appendix A).
+pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_local_address_is_made_of_the_mac() {
+        let mac = "c2:b0:57:49:47:f2".parse().unwrap();
+        assert_eq!(link_local(mac).to_string(), "fe80::c0b0:57ff:fe49:47f2");
+    }
+}

@@ -1,0 +1,360 @@
+//! The real kernel as what a plan is applied to.
+
+use std::collections::{BTreeSet, HashMap};
+
+use berth_netlink::announce::announce;
+use berth_netlink::sysctl::{self, SysctlError};
+use berth_netlink::{
+    AddrFlags, BridgeSpec, Link, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox, SandboxError, VethSpec,
+    VlanFlags, VlanTarget,
+};
+use berth_nft::{Batch, CommitError, Element, LayError, NftSocket, SocketError};
+use berth_store::{AttachmentRow, AttachmentState, Dirs};
+use berth_store::lock::RulesLock;
+use berth_types::{IfName, MacAddr, Route};
+
+use crate::attachment::{Bandwidth, DuplicateDetection};
+use crate::berth::Berth;
+use crate::elements;
+use crate::error::CoreError;
+use crate::execute::{Apply, Undo};
+use crate::flows::flush_added;
+use crate::step::Step;
+
+/// Why a step failed in the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A request for links, addresses, routes or switches was refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The sandbox cannot be entered.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A kernel switch could not be read or written.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The ruleset could not be laid.
+    #[error(transparent)]
+    Lay(#[from] LayError),
+    /// An nf_tables transaction was refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The kernel's netfilter could not be talked to.
+    #[error(transparent)]
+    NftSocket(#[from] SocketError),
+    /// The records could not be read to fill a fresh ruleset.
+    #[error("failed to fill the ruleset from the records")]
+    Refill(#[source] Box<CoreError>),
+    /// The plan names a link that is not there.
+    #[error("link `{0}` is gone")]
+    LinkGone(IfName),
+    /// The plan needs a sandbox and was given none.
+    #[error("no sandbox was given")]
+    NoSandbox,
+}
+
+/// Sockets into the host's network and, for an attachment, the sandbox's.
+pub struct Kernel<'a> {
+    host: Netlink,
+    sandbox: Option<(&'a Sandbox, Netlink)>,
+    nft: NftSocket,
+    dirs: Dirs,
+    indexes: HashMap<IfName, u32>,
+    inside_indexes: HashMap<IfName, u32>,
+    container_mac: Option<MacAddr>,
+}
+
+impl<'a> Kernel<'a> {
+    /// Opens the sockets a plan needs.
+    pub fn open(berth: &Berth, sandbox: Option<&'a Sandbox>) -> Result<Self, CoreError> {
+        let inside = sandbox.map(|sandbox| Ok::<_, NetlinkError>((sandbox, Netlink::open_in(sandbox)?)));
+        Ok(Self {
+            host: Netlink::open()?,
+            sandbox: inside.transpose()?,
+            nft: NftSocket::open()?,
+            dirs: berth.dirs().clone(),
+            indexes: HashMap::new(),
+            inside_indexes: HashMap::new(),
+            container_mac: None,
+        })
+    }
+
+    /// The socket into the host's network.
+    pub fn host(&self) -> &Netlink {
+        &self.host
+    }
+
+    /// A host link that must be there.
+    pub fn link(&self, name: &IfName) -> Result<Link, KernelError> {
+        self.host.link_by_name(name)?.ok_or_else(|| KernelError::LinkGone(name.clone()))
+    }
+
+    fn index(&mut self, name: &IfName) -> Result<u32, KernelError> {
+        if let Some(index) = self.indexes.get(name) {
+            return Ok(*index);
+        }
+        let index = self.link(name)?.index;
+        self.indexes.insert(name.clone(), index);
+        Ok(index)
+    }
+
+    fn inside(&self) -> Result<(&'a Sandbox, &Netlink), KernelError> {
+        self.sandbox.as_ref().map(|(sandbox, netlink)| (*sandbox, netlink)).ok_or(KernelError::NoSandbox)
+    }
+
+    fn inside_index(&self, name: &IfName) -> Result<u32, KernelError> {
+        if let Some(index) = self.inside_indexes.get(name) {
+            return Ok(*index);
+        }
+        let (_, netlink) = self.inside()?;
+        let link = netlink.link_by_name(name)?.ok_or_else(|| KernelError::LinkGone(name.clone()))?;
+        Ok(link.index)
+    }
+
+    /// Adds elements. Where the ruleset is missing or of another version, lays it and fills it from the records.
+    fn elements_add(&mut self, elements: &BTreeSet<Element>) -> Result<Undo, KernelError> {
+        let mut batch = Batch::default();
+        elements.iter().cloned().for_each(|element| batch.add(element));
+        match self.nft.commit(&batch) {
+            Err(CommitError::NoRuleset) => {
+                lay_and_fill(&self.dirs, &mut self.nft)?;
+                self.nft.commit(&batch)?;
+            }
+            other => other?,
+        }
+        Ok(Undo::ElementsRemove(elements.clone()))
+    }
+
+    fn veth_add(&mut self, spec: &VethSpec) -> Result<Undo, KernelError> {
+        let (sandbox, _) = self.inside()?;
+        let pair = self.host.veth_add(spec, sandbox)?;
+        self.container_mac = spec.peer_mac;
+        self.indexes.insert(spec.host_name.clone(), pair.host_index);
+        self.inside_indexes.extend(pair.peer_index.map(|index| (spec.peer_name.clone(), index)));
+        Ok(Undo::LinkDel(spec.host_name.clone()))
+    }
+
+    fn shape(&mut self, link: &IfName, ifb: &IfName, limits: Bandwidth) -> Result<(), KernelError> {
+        let index = self.index(link)?;
+        if let Some((rate, burst)) = limits.ingress {
+            self.host.tbf_set(index, rate, burst)?;
+        }
+        if let Some((rate, burst)) = limits.egress {
+            let host = self.link(link)?;
+            let ifb = self.host.ifb_add(ifb, host.alias.as_deref(), Some(host.mtu))?;
+            self.host.link_set_up(ifb.index)?;
+            self.host.tbf_set(ifb.index, rate, burst)?;
+            self.host.ingress_redirect(index, ifb.index)?;
+        }
+        Ok(())
+    }
+
+    fn sandbox_route_add(&self, link: &IfName, route: &Route) -> Result<(), KernelError> {
+        let (_, netlink) = self.inside()?;
+        let oif = self.inside_index(link)?;
+        netlink.route_add(&route_spec(route, oif))?;
+        Ok(())
+    }
+}
+
+/// Addresses of a gateway and of a container are nobody else's: the records see to it.
+const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
+
+/// A container's route as the kernel takes it, with berth's own protocol number.
+pub(crate) fn route_spec(route: &Route, oif: u32) -> RouteSpec {
+    let Route { dst, gw, mtu, advmss, priority, table, scope } = route.clone();
+    let said = |value: u32| (value != 0).then_some(value);
+    RouteSpec {
+        gateway: gw,
+        oif: Some(oif),
+        table,
+        scope,
+        priority: said(priority),
+        mtu: said(mtu),
+        advmss: said(advmss),
+        ..RouteSpec::new(dst)
+    }
+}
+
+/// Lays the constant ruleset and adds every element the records know of.
+pub(crate) fn lay_and_fill(dirs: &Dirs, nft: &mut NftSocket) -> Result<(), KernelError> {
+    let refill = |err: CoreError| KernelError::Refill(Box::new(err));
+    let _lock = RulesLock::exclusive(dirs).map_err(|err| refill(err.into()))?;
+    berth_nft::lay(nft)?;
+    let mut berth = Berth::open_plain(dirs).map_err(refill)?;
+    let mut batch = Batch::default();
+    berth.wanted_elements().map_err(refill)?.into_iter().for_each(|element| batch.add(element));
+    nft.commit(&batch)?;
+    Ok(())
+}
+
+impl Berth {
+    /// Every element the records ask for.
+    pub fn wanted_elements(&mut self) -> Result<BTreeSet<Element>, CoreError> {
+        let mut wanted = BTreeSet::new();
+        for network in self.networks()? {
+            wanted.extend(elements::of_network(&network));
+        }
+        let boot = self.boot().clone();
+        let in_kernel = |row: &AttachmentRow| row.state == AttachmentState::Ready && row.boot_id == boot;
+        let ready = self.held()?.into_iter().filter(|(row, _)| in_kernel(row));
+        wanted.extend(ready.flat_map(|(_, held)| elements::of_held(&held)));
+        wanted.extend(self.closed_uplinks()?.into_iter().map(Element::ClosedRouter));
+        Ok(wanted)
+    }
+}
+
+impl Apply for Kernel<'_> {
+    type Error = KernelError;
+
+    fn apply(&mut self, step: &Step) -> Result<Undo, KernelError> {
+        match step {
+            Step::BridgeAdd { name, mac, mtu, alias, vlan_filtering } => {
+                let spec = BridgeSpec {
+                    name: name.clone(),
+                    mtu: *mtu,
+                    mac: Some(*mac),
+                    alias: Some(alias.clone()),
+                    vlan_filtering: *vlan_filtering,
+                    promisc: false,
+                };
+                let bridge = self.host.bridge_add(&spec)?;
+                self.indexes.insert(name.clone(), bridge.index);
+                Ok(Undo::LinkDel(name.clone()))
+            }
+            Step::Promisc { link } => {
+                let index = self.index(link)?;
+                self.host.link_set_promisc(index, true)?;
+                Ok(Undo::Nothing)
+            }
+            Step::Sysctl { key, value, .. } => match sysctl::write(key, value)? {
+                before if before == *value => Ok(Undo::Nothing),
+                before => Ok(Undo::SysctlRestore { key: key.clone(), value: before }),
+            },
+            Step::AddrAdd { link, address } => {
+                let index = self.index(link)?;
+                let added = self.host.addr_add(index, *address, NO_DAD)?;
+                Ok(if added { Undo::AddrDel { link: link.clone(), address: *address } } else { Undo::Nothing })
+            }
+            Step::AddrDel { link, address } => {
+                let index = self.index(link)?;
+                let deleted = self.host.addr_del(index, *address)?;
+                Ok(if deleted { Undo::AddrAdd { link: link.clone(), address: *address } } else { Undo::Nothing })
+            }
+            Step::LinkUp { link } => {
+                let index = self.index(link)?;
+                self.host.link_set_up(index)?;
+                Ok(Undo::Nothing)
+            }
+            Step::ElementsAdd(elements) => self.elements_add(elements),
+            Step::VethAdd { host, alias, container, mac, mtu, bridge, hairpin, isolated } => {
+                let master = self.index(bridge)?;
+                let port = PortChange {
+                    hairpin: hairpin.then_some(true),
+                    isolated: isolated.then_some(true),
+                    ..PortChange::default()
+                };
+                self.veth_add(&VethSpec {
+                    host_name: host.clone(),
+                    host_alias: Some(alias.clone()),
+                    host_mac: None,
+                    peer_name: container.clone(),
+                    peer_mac: Some(*mac),
+                    mtu: *mtu,
+                    master: Some(master),
+                    port,
+                })
+            }
+            Step::PortVlan { port, range: (first, last), pvid } => {
+                let index = self.index(port)?;
+                let flags = VlanFlags { pvid: *pvid, untagged: *pvid };
+                self.host.bridge_vlan_add(VlanTarget::Port(index), *first..=*last, flags)?;
+                Ok(Undo::Nothing)
+            }
+            Step::PortVlanDel { port, vid } => {
+                let index = self.index(port)?;
+                self.host.bridge_vlan_del(VlanTarget::Port(index), *vid..=*vid)?;
+                Ok(Undo::Nothing)
+            }
+            Step::Shape { link, ifb, limits } => {
+                self.shape(link, ifb, *limits)?;
+                Ok(if limits.egress.is_some() { Undo::LinkDel(ifb.clone()) } else { Undo::Nothing })
+            }
+            Step::SandboxAddrAdd { link, address, duplicate_detection } => {
+                let index = self.inside_index(link)?;
+                let flags = AddrFlags { nodad: *duplicate_detection == DuplicateDetection::Off, ..NO_DAD };
+                self.inside()?.1.addr_add(index, *address, flags)?;
+                Ok(Undo::Nothing)
+            }
+            Step::SandboxSysctl { key, value } => {
+                let (sandbox, _) = self.inside()?;
+                sandbox.run(|| sysctl::write(key, value))??;
+                Ok(Undo::Nothing)
+            }
+            Step::SandboxLinkUp { link } => {
+                let index = self.inside_index(link)?;
+                self.inside()?.1.link_set_up(index)?;
+                Ok(Undo::Nothing)
+            }
+            Step::SandboxRouteAdd { link, route } => {
+                self.sandbox_route_add(link, route)?;
+                Ok(Undo::Nothing)
+            }
+            Step::Announce { link, addrs } => {
+                let index = self.inside_index(link)?;
+                let (sandbox, _) = self.inside()?;
+                let mac = self.container_mac;
+                // A neighbour that is not told asks sooner or later: no reason to fail.
+                if let Some(mac) = mac {
+                    match sandbox.run(|| announce(index, mac, addrs))? {
+                        Ok(()) => (),
+                        Err(err) => tracing::warn!(%err, "not announced"),
+                    }
+                }
+                Ok(Undo::Nothing)
+            }
+            Step::ConntrackFlush(port) => {
+                flush_added(&mut self.nft, port)?;
+                Ok(Undo::Nothing)
+            }
+        }
+    }
+
+    fn undo(&mut self, undo: &Undo) -> Result<(), KernelError> {
+        match undo {
+            Undo::Nothing => (),
+            Undo::LinkDel(name) => {
+                self.indexes.remove(name);
+                if let Some(link) = self.host.link_by_name(name)? {
+                    self.host.link_del(link.index)?;
+                }
+            }
+            Undo::SysctlRestore { key, value } => {
+                // The switch of a link that is gone has gone with it.
+                match sysctl::write(key, value) {
+                    Err(err) if !err.is_unsupported() => return Err(err.into()),
+                    _ => (),
+                }
+            }
+            Undo::AddrDel { link, address } => {
+                if let Some(link) = self.host.link_by_name(link)? {
+                    self.host.addr_del(link.index, *address)?;
+                }
+            }
+            Undo::AddrAdd { link, address } => {
+                if let Some(link) = self.host.link_by_name(link)? {
+                    self.host.addr_add(link.index, *address, NO_DAD)?;
+                }
+            }
+            Undo::ElementsRemove(elements) => {
+                let mut batch = Batch::default();
+                elements.iter().cloned().for_each(|element| batch.remove(element));
+                match self.nft.commit(&batch) {
+                    Ok(()) | Err(CommitError::NoRuleset) => (),
+                    Err(err) => return Err(err.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}

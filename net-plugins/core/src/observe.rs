@@ -1,0 +1,64 @@
+//! Reads the kernel and the records once, before planning.
+
+use berth_netlink::{LinkKind, Netlink, sysctl};
+use berth_types::{Family, IfName};
+use ipnetwork::IpNetwork;
+
+use crate::berth::Berth;
+use crate::error::CoreError;
+use crate::kernel::Kernel;
+use crate::network::NetworkSpec;
+use crate::plan::{Forwarding, Observed};
+use crate::switch;
+
+/// What planning a network needs to know.
+pub(crate) fn network(berth: &mut Berth, kernel: &Kernel, spec: &NetworkSpec) -> Result<Observed, CoreError> {
+    let bridge = kernel.host().link_by_name(&spec.bridge)?;
+    let bridge_addresses = match &bridge {
+        Some(link) if spec.gateway => addresses(kernel, link.index)?,
+        _ => Vec::new(),
+    };
+    let record = berth.network(&spec.name)?;
+    let forwarding = Forwarding {
+        v4: sysctl::read(&switch::forward_v4()).is_ok_and(|value| value != "0"),
+        v6: sysctl::read(&switch::forward_v6()).is_ok_and(|value| value != "0"),
+    };
+    let mut observed = Observed {
+        bridge,
+        bridge_addresses,
+        network: record,
+        forwarding,
+        vlan_filtering: spec.vlan.is_none() || berth_netlink::vlan_filtering_supported()?,
+        ..Observed::default()
+    };
+    // The rest matters only when something is to be made.
+    if observed.network.is_none() || !forwarding.v4 || !forwarding.v6 {
+        observed.others = berth.networks()?.into_iter().filter(|other| other.name != spec.name).collect();
+        observed.uplinks = uplinks(kernel.host())?;
+        observed.ra_uplinks = observed.uplinks.iter().filter(|link| listens_to_ra(link)).cloned().collect();
+    }
+    Ok(observed)
+}
+
+/// Global addresses of a link.
+fn addresses(kernel: &Kernel, index: u32) -> Result<Vec<IpNetwork>, CoreError> {
+    let all = kernel.host().addrs(index)?;
+    let link_local = |net: &IpNetwork| match net {
+        IpNetwork::V4(_) => false,
+        IpNetwork::V6(net) => net.ip().segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80),
+    };
+    Ok(all.into_iter().map(|addr| addr.address).filter(|net| !link_local(net)).collect())
+}
+
+/// The host's links towards elsewhere: neither loopback nor bridges nor ports of bridges.
+pub(crate) fn uplinks(netlink: &Netlink) -> Result<Vec<IfName>, CoreError> {
+    let links = netlink.links()?;
+    let is_uplink = |link: &berth_netlink::Link| {
+        link.kind != LinkKind::Bridge && link.master.is_none() && link.name.as_str() != "lo" && link.alias.is_none()
+    };
+    Ok(links.into_iter().filter(is_uplink).map(|link| link.name).collect())
+}
+
+fn listens_to_ra(link: &IfName) -> bool {
+    sysctl::read(&switch::of_link(Family::V6, link, "accept_ra")).is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,393 @@
+//! The bridge plan: which steps make an attachment, given what is there. Pure.
+//!
+//! Order matters for safety: the guard and the forwarding rules are in place before the link they are about is up
+//! (no instant with less isolation than declared), router advertisements are refused before the bridge is up.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use berth_netlink::sysctl::SysctlKey;
+use berth_netlink::{Link, LinkKind};
+use berth_nft::Element;
+use berth_types::{AttachmentKey, Family, IfName, MacAddr, PublishedPort, Route};
+use ipnetwork::IpNetwork;
+
+use crate::attachment::{AttachmentRecord, AttachmentSpec, Bandwidth, ContainerLink, Guard};
+use crate::attachment::{attachment_alias, bridge_alias};
+use crate::elements;
+use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Vlan, subnet_of};
+use crate::published::Published;
+use crate::step::{Plan, Step};
+use crate::switch;
+
+/// What exists now. Read once, before planning.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The bridge, if a link of its name exists.
+    pub bridge: Option<Link>,
+    /// Addresses on it, link-local ones left out.
+    pub bridge_addresses: Vec<IpNetwork>,
+    /// What the records say of the network.
+    pub network: Option<NetworkRecord>,
+    /// Other networks of the records, for overlaps.
+    pub others: Vec<NetworkRecord>,
+    /// Which families the host forwards already.
+    pub forwarding: Forwarding,
+    /// Names of the host's links that were there before berth made the host a router.
+    pub uplinks: Vec<IfName>,
+    /// Uplinks that take their route from router advertisements, which forwarding would stop.
+    pub ra_uplinks: Vec<IfName>,
+    /// Whether the kernel filters VLANs on bridges.
+    pub vlan_filtering: bool,
+}
+
+/// Which families the host forwards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+/// Why a network or an attachment cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The bridge's name belongs to something else.
+    #[error("failed to create bridge \"{name}\": \"{name}\" already exists but is not a bridge (it is {kind})")]
+    NotABridge {
+        /// The name.
+        name: IfName,
+        /// What it is.
+        kind: String,
+    },
+    /// The bridge has another address of the family.
+    #[error("bridge `{bridge}` already has address {found}, not {wanted}; remove it or set `forceAddress`")]
+    OtherAddress {
+        /// The bridge.
+        bridge: IfName,
+        /// The address it has.
+        found: IpNetwork,
+        /// The address asked for.
+        wanted: IpNetwork,
+    },
+    /// The subnet overlaps another network's.
+    #[error("subnet {subnet} overlaps {other} of network `{holder}` on bridge `{bridge}`")]
+    Overlap {
+        /// The subnet asked for.
+        subnet: IpNetwork,
+        /// The other subnet.
+        other: IpNetwork,
+        /// Its network.
+        holder: String,
+        /// Its bridge.
+        bridge: IfName,
+    },
+    /// The kernel cannot do what the configuration asks.
+    #[error("this kernel cannot do {what}: {option} is off")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel option.
+        option: &'static str,
+    },
+}
+
+/// Steps that bring the network to where `spec` and the attachment's `leases` want it, and its record afterwards.
+pub fn plan_network(
+    spec: &NetworkSpec,
+    leases: &[berth_types::AddressLease],
+    mac: MacAddr,
+    observed: &Observed,
+) -> Result<(Plan, NetworkRecord), PlanError> {
+    let mut plan = Plan::default();
+    if spec.vlan.is_some() && !observed.vlan_filtering {
+        return Err(PlanError::Unsupported { what: "`vlan` and `vlanTrunk`", option: "CONFIG_BRIDGE_VLAN_FILTERING" });
+    }
+    let record = merged(spec, leases, mac, observed);
+    refuse_overlaps(&record, &observed.others)?;
+    match &observed.bridge {
+        None => add_bridge(&mut plan, spec, &record),
+        Some(link) if link.kind != LinkKind::Bridge => {
+            return Err(PlanError::NotABridge { name: spec.bridge.clone(), kind: link.kind.to_string() });
+        }
+        Some(link) if spec.promisc && !link.promisc => plan.push(Step::Promisc { link: spec.bridge.clone() }),
+        Some(_) => (),
+    }
+    // The records say which elements are in place; a bridge that is gone took none of them away.
+    let before = observed.network.as_ref().map(elements::of_network).unwrap_or_default();
+    let after = elements::of_network(&record);
+    plan.push_elements(after.difference(&before).cloned().collect());
+    gateway_addresses(&mut plan, spec, &record, observed)?;
+    if observed.bridge.as_ref().is_none_or(|link| !link.up) {
+        plan.push(Step::LinkUp { link: spec.bridge.clone() });
+    }
+    if spec.gateway {
+        forward(&mut plan, &record, observed);
+    }
+    Ok((plan, record))
+}
+
+fn merged(
+    spec: &NetworkSpec,
+    leases: &[berth_types::AddressLease],
+    mac: MacAddr,
+    observed: &Observed,
+) -> NetworkRecord {
+    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc: _, reach, vlan: _ } = spec;
+    let old = observed.network.as_ref();
+    let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
+    let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
+    for lease in leases {
+        subnets.insert(subnet_of(lease.address));
+        if !gateway {
+            continue;
+        }
+        if let Some(Ok(address)) = lease.gateway.map(|gw| IpNetwork::new(gw, lease.address.prefix())) {
+            if *other_address == OtherAddress::Replace {
+                gateways.retain(|had| had.is_ipv4() != address.is_ipv4());
+            }
+            gateways.insert(address);
+        }
+    }
+    NetworkRecord {
+        version: NetworkRecord::VERSION,
+        name: name.clone(),
+        bridge: bridge.clone(),
+        // Several networks may share a bridge; its alias says whether one of them made it.
+        bridge_is_ours: observed
+            .bridge
+            .as_ref()
+            .is_none_or(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth "))),
+        reach: *reach,
+        gateway: *gateway,
+        gateways,
+        subnets,
+        mac: observed.bridge.as_ref().and_then(|link| link.mac).unwrap_or(mac),
+        mtu: *mtu,
+    }
+}
+
+/// Two networks the host routes must not share addresses, unless they share the subnet and the bridge.
+fn refuse_overlaps(record: &NetworkRecord, others: &[NetworkRecord]) -> Result<(), PlanError> {
+    if !record.gateway {
+        return Ok(());
+    }
+    for other in others.iter().filter(|other| other.gateway && other.name != record.name) {
+        for subnet in &record.subnets {
+            let same = |theirs: &&IpNetwork| **theirs == *subnet && other.bridge == record.bridge;
+            let clash = other.subnets.iter().filter(|theirs| !same(theirs)).find(|theirs| overlap(subnet, theirs));
+            if let Some(theirs) = clash {
+                return Err(PlanError::Overlap {
+                    subnet: *subnet,
+                    other: *theirs,
+                    holder: other.name.to_string(),
+                    bridge: other.bridge.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two prefixes have an address in common.
+pub fn overlap(a: &IpNetwork, b: &IpNetwork) -> bool {
+    a.contains(b.network()) || b.contains(a.network())
+}
+
+fn add_bridge(plan: &mut Plan, spec: &NetworkSpec, record: &NetworkRecord) {
+    let name = &spec.bridge;
+    plan.push(Step::BridgeAdd {
+        name: name.clone(),
+        mac: record.mac,
+        mtu: spec.mtu,
+        alias: bridge_alias(&spec.name),
+        vlan_filtering: spec.vlan.is_some(),
+    });
+    // CVE-2020-10749: a container's router advertisement must not move the host's routes. Before the bridge is up.
+    for key in ["accept_ra", "autoconf"] {
+        let key = switch::of_link(Family::V6, name, key);
+        plan.push(Step::Sysctl { key, value: "0".to_owned(), host_wide: false });
+    }
+    if spec.promisc {
+        plan.push(Step::Promisc { link: name.clone() });
+    }
+}
+
+fn gateway_addresses(
+    plan: &mut Plan,
+    spec: &NetworkSpec,
+    record: &NetworkRecord,
+    observed: &Observed,
+) -> Result<(), PlanError> {
+    let present = &observed.bridge_addresses;
+    for wanted in record.gateways.iter().filter(|wanted| !present.contains(wanted)) {
+        // IPv6 links carry several addresses as a matter of course: only an overlapping one is in the way.
+        let in_the_way = |found: &&IpNetwork| match wanted {
+            IpNetwork::V4(_) => found.is_ipv4() && !record.gateways.contains(found),
+            IpNetwork::V6(_) => found.is_ipv6() && overlap(found, wanted),
+        };
+        let foreign = |found: &&IpNetwork| !observed.network.as_ref().is_some_and(|net| net.gateways.contains(found));
+        for found in present.iter().filter(in_the_way) {
+            match spec.other_address {
+                OtherAddress::Replace => {
+                    plan.push(Step::AddrDel { link: spec.bridge.clone(), address: *found });
+                }
+                OtherAddress::Refuse if foreign(&found) => {
+                    return Err(PlanError::OtherAddress {
+                        bridge: spec.bridge.clone(),
+                        found: *found,
+                        wanted: *wanted,
+                    });
+                }
+                OtherAddress::Refuse => (),
+            }
+        }
+        plan.push(Step::AddrAdd { link: spec.bridge.clone(), address: *wanted });
+    }
+    Ok(())
+}
+
+/// Turns forwarding on where it is off, without making the host a router between its own uplinks (S10) and without
+/// losing a default route that came by router advertisement (S11).
+fn forward(plan: &mut Plan, record: &NetworkRecord, observed: &Observed) {
+    let needs_v4 = record.subnets.iter().any(IpNetwork::is_ipv4) && !observed.forwarding.v4;
+    let needs_v6 = record.subnets.iter().any(IpNetwork::is_ipv6) && !observed.forwarding.v6;
+    if !needs_v4 && !needs_v6 {
+        return;
+    }
+    plan.push_elements(observed.uplinks.iter().cloned().map(Element::ClosedRouter).collect());
+    let mut sysctl = |key: SysctlKey, value: &str| {
+        plan.push(Step::Sysctl { key, value: value.to_owned(), host_wide: true });
+    };
+    if needs_v4 {
+        sysctl(switch::forward_v4(), "1");
+    }
+    if needs_v6 {
+        for link in &observed.ra_uplinks {
+            sysctl(switch::of_link(Family::V6, link, "accept_ra"), "2");
+        }
+        sysctl(switch::forward_v6(), "1");
+    }
+}
+
+/// Steps that make the attachment on a network that stands.
+pub fn plan_attachment(
+    spec: &AttachmentSpec,
+    record: &AttachmentRecord,
+    network: &NetworkRecord,
+    vlan: Option<&Vlan>,
+) -> Plan {
+    let mut plan = Plan::default();
+    plan.push_elements(elements::of_attachment(record));
+    plan.push(Step::VethAdd {
+        host: record.host_ifname.clone(),
+        alias: attachment_alias(&spec.key),
+        container: spec.key.ifname.clone(),
+        mac: spec.mac,
+        mtu: network.mtu,
+        bridge: network.bridge.clone(),
+        hairpin: spec.port.hairpin,
+        isolated: spec.port.isolated,
+    });
+    if let Some(vlan) = vlan {
+        port_vlans(&mut plan, &record.host_ifname, vlan);
+    }
+    if let Some(limits) = spec.bandwidth {
+        plan.push(shape(record, limits));
+    }
+    sandbox(&mut plan, spec);
+    plan.push(Step::LinkUp { link: record.host_ifname.clone() });
+    let addrs: Vec<IpAddr> = spec.leases.iter().map(|lease| lease.address.ip()).collect();
+    if spec.container_link == ContainerLink::Up && !addrs.is_empty() {
+        plan.push(Step::Announce { link: spec.key.ifname.clone(), addrs });
+    }
+    plan
+}
+
+fn port_vlans(plan: &mut Plan, port: &IfName, vlan: &Vlan) {
+    // VLAN 1 is every new port's; with a VLAN of its own it would be in both.
+    if vlan.pvid.is_some_and(|pvid| pvid != 1) && !vlan.keep_default {
+        plan.push(Step::PortVlanDel { port: port.clone(), vid: 1 });
+    }
+    for (first, last) in &vlan.trunk {
+        plan.push(Step::PortVlan { port: port.clone(), range: (*first, *last), pvid: false });
+    }
+    if let Some(pvid) = vlan.pvid {
+        plan.push(Step::PortVlan { port: port.clone(), range: (pvid, pvid), pvid: true });
+    }
+}
+
+fn shape(record: &AttachmentRecord, limits: Bandwidth) -> Step {
+    Step::Shape { link: record.host_ifname.clone(), ifb: ifb_name(&record.host_ifname), limits }
+}
+
+/// The IFB device of a host link: `ifb` in place of `veth`.
+pub fn ifb_name(host: &IfName) -> IfName {
+    let tail = host.as_str().strip_prefix("veth").unwrap_or(host.as_str());
+    let name: String = format!("bifb{tail}").chars().take(15).collect();
+    IfName::new(name).unwrap_or_else(|_| host.clone())
+}
+
+fn sandbox(plan: &mut Plan, spec: &AttachmentSpec) {
+    let link = &spec.key.ifname;
+    if spec.leases.iter().any(|lease| lease.address.is_ipv6()) {
+        for key in ["disable_ipv6", "accept_ra", "autoconf"] {
+            let key = switch::of_link(Family::V6, link, key);
+            plan.push(Step::SandboxSysctl { key, value: "0".to_owned() });
+        }
+    }
+    for lease in &spec.leases {
+        plan.push(Step::SandboxAddrAdd {
+            link: link.clone(),
+            address: lease.address,
+            duplicate_detection: spec.duplicate_detection,
+        });
+    }
+    if spec.container_link == ContainerLink::Down {
+        return;
+    }
+    plan.push(Step::SandboxLinkUp { link: link.clone() });
+    for route in &spec.routes {
+        plan.push(Step::SandboxRouteAdd { link: link.clone(), route: with_gateway(route, spec) });
+    }
+}
+
+/// CNI: a route without `gw` leaves by the gateway of the first address of its family.
+fn with_gateway(route: &Route, spec: &AttachmentSpec) -> Route {
+    let first = spec.leases.iter().find(|lease| lease.address.is_ipv4() == route.dst.is_ipv4());
+    Route { gw: route.gw.or(first.and_then(|lease| lease.gateway)), ..route.clone() }
+}
+
+/// Steps that publish ports.
+pub fn plan_published(key: &AttachmentKey, published: &Published, localhost_link: Option<&IfName>) -> Plan {
+    let mut plan = Plan::default();
+    plan.push_elements(elements::of_published(key, published));
+    // Traffic of the host to 127.0.0.1 must be allowed to leave by the bridge, and its answers to come back. The
+    // ruleset drops everything else that comes from outside for 127.0.0.0/8, and was committed by the step before.
+    if let Some(link) = localhost_link.filter(|_| published.ports.iter().any(|port| port.host_addr.is_ipv4())) {
+        let key = switch::of_link(Family::V4, link, "route_localnet");
+        plan.push(Step::Sysctl { key, value: "1".to_owned(), host_wide: false });
+    }
+    for port in published.ports.iter().filter(|port| is_udp(port)) {
+        plan.push(Step::ConntrackFlush(*port));
+    }
+    plan
+}
+
+fn is_udp(port: &PublishedPort) -> bool {
+    port.proto == berth_types::Proto::Udp
+}
+
+/// What a port is guarded by, given whether its addresses are known.
+pub fn guard_for(anti_spoofing: bool, addresses_known: bool) -> Guard {
+    match (anti_spoofing, addresses_known) {
+        (false, _) => Guard::Off,
+        (true, false) => Guard::Mac,
+        (true, true) => Guard::Full,
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! Publishes ports for a container that another plugin attached (`rportmap` behind any main plugin), or that
+//! `rbridge` attached in an earlier step of the same chain.
+
+use std::net::IpAddr;
+
+use berth_netlink::Netlink;
+use berth_store::{AttachmentRow, AttachmentState, NewAttachment};
+use berth_types::{AttachmentKey, IfName};
+use ipnetwork::IpNetwork;
+
+use crate::attach::{claim, payload, refuse_listeners};
+use crate::berth::Berth;
+use crate::detach::remove_elements;
+use crate::elements;
+use crate::error::CoreError;
+use crate::execute::execute;
+use crate::flows::flush_removed;
+use crate::kernel::Kernel;
+use crate::network::subnet_of;
+use crate::plan::plan_published;
+use crate::published::{Held, PortsRecord, Published};
+use crate::request::PublishRequest;
+
+impl Berth {
+    /// Publishes. Asked again for the same, it does nothing; asked for something else, it replaces what was there.
+    pub fn publish(&mut self, request: &PublishRequest) -> Result<(), CoreError> {
+        let _attachment = self.attachment_lock(&request.key)?;
+        let published = self.published_for(request)?;
+        let had = self.held_of(&request.key)?;
+        if let Some((row, held)) = &had {
+            let same = *held.published() == published && row.state == AttachmentState::Ready;
+            let wanted = elements::of_published(&request.key, &published);
+            if same && crate::rules::missing(&wanted)?.is_empty() {
+                return Ok(());
+            }
+            self.take_back(row, held)?;
+        }
+        self.record_published(request, had.map(|(_, held)| held), &published)?;
+        if let Err(err) = self.lay_ports(request, &published) {
+            self.unpublish_locked(&request.key)?;
+            return Err(err);
+        }
+        Ok(())
+    }
+
+    fn record_published(
+        &mut self,
+        request: &PublishRequest,
+        had: Option<Held>,
+        published: &Published,
+    ) -> Result<(), CoreError> {
+        let attached = matches!(had, Some(Held::Bridge(_)));
+        let held = match had.filter(|_| attached) {
+            Some(held) => held.with_published(published.clone()),
+            None => Held::Ports(PortsRecord { version: 1, key: request.key.clone(), published: published.clone() }),
+        };
+        let text = payload(&held)?;
+        let new = NewAttachment {
+            key: request.key.clone(),
+            sandbox: request.sandbox.clone(),
+            host_ifname: None,
+            payload: text.clone(),
+        };
+        self.store_mut().write(|tx| {
+            if !attached {
+                tx.attachment_begin(&new)?;
+            }
+            claim(tx, &request.key, &published.ports)?;
+            tx.attachment_ready(&request.key, &text)?;
+            Ok::<_, CoreError>(())
+        })
+    }
+
+    fn lay_ports(&mut self, request: &PublishRequest, published: &Published) -> Result<(), CoreError> {
+        refuse_listeners(&published.ports)?;
+        let mut kernel = Kernel::open(self, None)?;
+        let link = match (&request.link, request.masquerade_hairpin) {
+            (_, false) => None,
+            (Some(link), true) => Some(link.clone()),
+            (None, true) => link_toward(&request.targets)?,
+        };
+        execute(&mut kernel, &plan_published(&request.key, published, link.as_ref()))?.keep();
+        Ok(())
+    }
+
+    /// Takes back what is published for `key`; nothing published is success.
+    pub fn unpublish(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        let _attachment = self.attachment_lock(key)?;
+        self.unpublish_locked(key)
+    }
+
+    fn unpublish_locked(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+        match self.held_of(key)? {
+            Some((row, held)) => self.take_back(&row, &held),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes rules, claims and, unless berth attached the container, the record.
+    fn take_back(&mut self, row: &AttachmentRow, held: &Held) -> Result<(), CoreError> {
+        let key = held.key();
+        if row.state == AttachmentState::Deleting {
+            return self.detach_locked(key);
+        }
+        let Held::Bridge(_) = held else { return self.detach_locked(key) };
+        if *held.published() == Published::default() {
+            return Ok(());
+        }
+        remove_elements(elements::of_published(key, held.published()))?;
+        flush_removed(&held.published().ports)?;
+        let text = payload(&held.clone().with_published(Published::default()))?;
+        self.store_mut().write(|tx| {
+            tx.ports_release(key)?;
+            tx.attachment_ready(key, &text)?;
+            Ok(())
+        })
+    }
+
+    fn published_for(&mut self, request: &PublishRequest) -> Result<Published, CoreError> {
+        let PublishRequest { key: _, ports, targets, masquerade_hairpin, masquerade_all, link: _, sandbox: _ } = request;
+        let addrs: Vec<IpAddr> = targets.iter().map(IpNetwork::ip).collect();
+        let ours = self.networks()?;
+        let on_our_bridge = |net: &IpNetwork| ours.iter().any(|network| network.subnets.contains(&subnet_of(*net)));
+        let hairpin = targets.iter().filter(|net| *masquerade_hairpin && !on_our_bridge(net));
+        Ok(Published {
+            ports: ports.iter().flat_map(|port| port.resolve(&addrs)).collect(),
+            hairpin: hairpin.map(|net| (subnet_of(*net), net.ip())).collect(),
+            masquerade_all: if *masquerade_all { addrs } else { Vec::new() },
+        })
+    }
+
+    /// What of `request` is not in place, in sentences; nothing where all is well.
+    pub fn check_published(&mut self, request: &PublishRequest) -> Result<Vec<String>, CoreError> {
+        let wanted = self.published_for(request)?;
+        let Some((_, held)) = self.held_of(&request.key)? else {
+            return Ok(vec![format!("nothing is published for {}", request.key)]);
+        };
+        let lost = wanted.ports.iter().filter(|port| !held.published().ports.contains(port));
+        let mut wrong: Vec<String> = lost.map(|port| format!("{port} is not published")).collect();
+        let missing = crate::rules::missing(&elements::of_published(&request.key, held.published()))?;
+        wrong.extend(missing.into_iter().map(|element| format!("the ruleset lacks {element}")));
+        Ok(wrong)
+    }
+}
+
+/// The host link by which the container is reached.
+fn link_toward(targets: &[IpNetwork]) -> Result<Option<IfName>, CoreError> {
+    let Some(v4) = targets.iter().find(|net| net.is_ipv4()) else { return Ok(None) };
+    Ok(Netlink::open()?.resolve_link_toward(v4.ip())?.map(|link| link.name))
+}

@@ -1,0 +1,69 @@
+//! What is published for an attachment.
+
+use std::net::IpAddr;
+
+use berth_types::{AttachmentKey, PublishedPort};
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::attachment::AttachmentRecord;
+
+/// Published ports and what goes with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The ports.
+    pub ports: Vec<PublishedPort>,
+    /// (subnet, container address) pairs whose traffic through a published port comes back masqueraded; for bridges
+    /// that are not berth's.
+    pub hairpin: Vec<(IpNetwork, IpAddr)>,
+    /// Container addresses that see every client as the host (`masqAll`).
+    pub masquerade_all: Vec<IpAddr>,
+}
+
+/// What the records keep of one key. Stored as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Held {
+    /// An attachment berth made.
+    Bridge(Box<AttachmentRecord>),
+    /// Ports of a container that another plugin attached.
+    Ports(PortsRecord),
+}
+
+/// Ports of a container that another plugin attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortsRecord {
+    /// Layout of this record; 1 so far.
+    pub version: u32,
+    /// Whose ports they are.
+    pub key: AttachmentKey,
+    /// What is published.
+    pub published: Published,
+}
+
+impl Held {
+    /// Whose record it is.
+    pub fn key(&self) -> &AttachmentKey {
+        match self {
+            Self::Bridge(record) => &record.key,
+            Self::Ports(record) => &record.key,
+        }
+    }
+
+    /// What is published.
+    pub fn published(&self) -> &Published {
+        match self {
+            Self::Bridge(record) => &record.published,
+            Self::Ports(record) => &record.published,
+        }
+    }
+
+    /// The same record with something else published.
+    #[must_use]
+    pub fn with_published(self, published: Published) -> Self {
+        match self {
+            Self::Bridge(record) => Self::Bridge(Box::new(AttachmentRecord { published, ..*record })),
+            Self::Ports(record) => Self::Ports(PortsRecord { published, ..record }),
+        }
+    }
+}

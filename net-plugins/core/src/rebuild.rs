@@ -1,0 +1,155 @@
+//! Rebuilds lost records from the tags in the kernel.
+
+use std::collections::BTreeSet;
+
+use berth_netlink::{Link, LinkKind, Netlink};
+use berth_nft::Element;
+use berth_store::{LeaseScope, NewAttachment};
+use berth_types::{AddressLease, AttachmentKey, Dns, MacAddr, NetworkName};
+use ipnetwork::IpNetwork;
+
+use crate::attach::payload;
+use crate::attachment::{AttachmentRecord, Guard, PortSpec, key_of_alias};
+use crate::berth::Berth;
+use crate::elements::owner_mark;
+use crate::error::CoreError;
+use crate::network::{NetworkRecord, Reach, subnet_of};
+use crate::published::{Held, Published};
+
+pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
+    let netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    let tagged = links.iter().any(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth ")));
+    if !tagged {
+        return Ok(());
+    }
+    let held = crate::rules::dump()?;
+    for bridge in links.iter().filter(|link| link.kind == LinkKind::Bridge) {
+        let Some(name) = bridge.alias.as_deref().and_then(network_of_alias) else { continue };
+        let record = network_record(&netlink, name, bridge, &held)?;
+        let text = payload(&record)?;
+        berth.store_mut().write(|tx| {
+            tx.live_network_put(&record.name, Some(&record.bridge), &text).map_err(CoreError::from)
+        })?;
+    }
+    for host in links.iter().filter(|link| link.kind == LinkKind::Veth) {
+        let Some(key) = host.alias.as_deref().and_then(key_of_alias) else { continue };
+        let Some(bridge) = links.iter().find(|link| Some(link.index) == host.master) else { continue };
+        restore_attachment(berth, key, host, bridge, &held)?;
+    }
+    Ok(())
+}
+
+/// Reads back what [`crate::attachment::bridge_alias`] wrote.
+fn network_of_alias(alias: &str) -> Option<NetworkName> {
+    alias.strip_prefix("berth ")?.parse().ok()
+}
+
+fn network_record(
+    netlink: &Netlink,
+    name: NetworkName,
+    bridge: &Link,
+    held: &BTreeSet<Element>,
+) -> Result<NetworkRecord, CoreError> {
+    let has = |element: Element| held.contains(&element);
+    let addresses = netlink.addrs(bridge.index)?.into_iter().map(|addr| addr.address);
+    let gateways: BTreeSet<IpNetwork> = addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
+    let subnets: BTreeSet<IpNetwork> = gateways.iter().map(|net| subnet_of(*net)).collect();
+    Ok(NetworkRecord {
+        version: NetworkRecord::VERSION,
+        reach: Reach {
+            masquerade: subnets.iter().any(|net| has(Element::Masquerade(*net))),
+            between_containers: has(Element::Within(bridge.name.clone(), bridge.name.clone())),
+            isolated: !has(Element::Open(bridge.name.clone())),
+            internal: has(Element::Internal(bridge.name.clone())),
+        },
+        name,
+        bridge: bridge.name.clone(),
+        bridge_is_ours: true,
+        gateway: !gateways.is_empty(),
+        gateways,
+        subnets,
+        mac: bridge.mac.unwrap_or(MacAddr([2, 0, 0, 0, 0, 0])),
+        mtu: None,
+    })
+}
+
+fn is_link_local(net: &IpNetwork) -> bool {
+    matches!(net, IpNetwork::V6(net) if net.ip().is_unicast_link_local())
+}
+
+fn restore_attachment(
+    berth: &mut Berth,
+    key: AttachmentKey,
+    host: &Link,
+    bridge: &Link,
+    held: &BTreeSet<Element>,
+) -> Result<(), CoreError> {
+    let network = berth.network(&key.network)?;
+    let subnets = network.as_ref().map(|network| network.subnets.clone()).unwrap_or_default();
+    let gateways = network.map(|network| network.gateways).unwrap_or_default();
+    let mut mac = None;
+    let mut leases = Vec::new();
+    for element in held {
+        match element {
+            Element::AllowedMac { port, mac: found } if *port == host.name => mac = Some(*found),
+            Element::AllowedAddr { port, addr, .. } if *port == host.name => {
+                let Some(subnet) = subnets.iter().find(|subnet| subnet.contains(*addr)) else { continue };
+                let gateway = gateways.iter().find(|gateway| subnet.contains(gateway.ip()));
+                let Ok(address) = IpNetwork::new(*addr, subnet.prefix()) else { continue };
+                leases.push(AddressLease { address, gateway: gateway.map(IpNetwork::ip) });
+            }
+            _ => (),
+        }
+    }
+    let owner = owner_mark(&key);
+    let ports = held.iter().filter_map(|element| match element {
+        Element::Port { port, owner: mark } if *mark == owner => Some(*port),
+        _ => None,
+    });
+    let guard = match (mac, leases.is_empty()) {
+        (None, _) => Guard::Off,
+        (Some(_), true) => Guard::Mac,
+        (Some(_), false) => Guard::Full,
+    };
+    let record = AttachmentRecord {
+        version: AttachmentRecord::VERSION,
+        bridge: bridge.name.clone(),
+        host_ifname: host.name.clone(),
+        mac: mac.unwrap_or(MacAddr([0; 6])),
+        port: PortSpec {
+            hairpin: host.port.as_ref().is_some_and(|port| port.hairpin),
+            isolated: host.port.as_ref().is_some_and(|port| port.isolated),
+            guard,
+        },
+        published: Published { ports: ports.collect(), ..Published::default() },
+        leases,
+        routes: Vec::new(),
+        dns: Dns::default(),
+        bandwidth: None,
+        sandbox_path: std::path::PathBuf::new(),
+        sandbox: None,
+        key,
+    };
+    put(berth, &record)
+}
+
+fn put(berth: &mut Berth, record: &AttachmentRecord) -> Result<(), CoreError> {
+    let text = payload(&Held::Bridge(Box::new(record.clone())))?;
+    let new = NewAttachment {
+        key: record.key.clone(),
+        sandbox: None,
+        host_ifname: Some(record.host_ifname.clone()),
+        payload: text.clone(),
+    };
+    berth.store_mut().write(|tx| {
+        tx.attachment_begin(&new)?;
+        for lease in &record.leases {
+            let scope = LeaseScope::new(&record.key.network, None);
+            tx.lease_add(&scope, lease.address.ip(), (&record.key, None), 0)?;
+        }
+        crate::attach::claim(tx, &record.key, &record.published.ports)?;
+        tx.attachment_ready(&record.key, &text)?;
+        Ok(())
+    })
+}
