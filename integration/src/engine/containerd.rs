@@ -123,10 +123,15 @@ conf_dir = {CONF_DIR:?}
         cmd.arg("--address").arg(self.socket()).args(["--namespace", namespace]).args(args)
     }
 
+    fn run_cmd(&self, option: &str, id: &str) -> Cmd {
+        let name = format!("NAME={id}");
+        self.ctr(["run", option, "--cni", "--snapshotter", "native", "--env", &name, image::IMAGE, id])
+            .args(image::PROGRAM)
+    }
+
     /// Runs container `id` with `ctr run --cni` until it is told to end.
     pub fn run(&self, id: &str) -> Proc {
-        let words = ["run", "--rm", "--cni", "--snapshotter", "native", image::IMAGE, id];
-        let running = self.ctr(words).args(image::PROGRAM).spawn();
+        let running = self.run_cmd("--rm", id).spawn();
         eventually(READY, || {
             let listed = self.ctr(["task", "list"]).run();
             let up = listed.lines().any(|line| line.starts_with(id) && line.contains("RUNNING"));
@@ -137,8 +142,7 @@ conf_dir = {CONF_DIR:?}
 
     /// Runs container `id` with `ctr run --cni --detach`. Nobody will call DEL for it.
     pub fn run_detached(&self, id: &str) {
-        let words = ["run", "--detach", "--cni", "--snapshotter", "native", image::IMAGE, id];
-        self.ctr(words).args(image::PROGRAM).run();
+        self.run_cmd("--detach", id).run();
     }
 
     /// Ends and removes a container of [`Containerd::run_detached`].
@@ -156,9 +160,11 @@ conf_dir = {CONF_DIR:?}
     /// Tries to run container `id`, which must fail. Returns what was complained about.
     #[track_caller]
     pub fn refuses(&self, id: &str) -> String {
-        let words = ["run", "--rm", "--cni", "--snapshotter", "native", image::IMAGE, id];
-        let ran = self.ctr(words).args(image::PROGRAM).output();
+        let ran = self.run_cmd("--rm", id).output();
         assert!(!ran.status.success(), "`{}` should have failed: {ran}", ran.line);
+        // `ctr` leaves the task that it made and did not start.
+        self.ctr(["task", "remove", "--force", id]).output();
+        self.ctr(["container", "remove", id]).run();
         ran.stderr
     }
 

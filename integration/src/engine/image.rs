@@ -1,7 +1,7 @@
-//! An image of two megabytes: busybox, serving the container's host name.
+//! An image of two megabytes: busybox, with a web server that says which container it is.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -15,21 +15,28 @@ pub const IMAGE: &str = "registry.invalid/berth/busybox:1";
 pub const APPLETS: [&str; 11] =
     ["cat", "hostname", "httpd", "ip", "nc", "ping", "ping6", "sh", "sleep", "timeout", "wget"];
 
-/// The container's program: a web server that shows `/etc/hostname`, which engines write for each container.
-pub(super) const PROGRAM: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/etc"];
+/// The container's program: a web server. Without a page it runs [`PAGE`].
+pub(super) const PROGRAM: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/www"];
+
+/// Says which container this is: `$NAME` where it is set, for `ctr` sets no host name.
+const PAGE: &str = r#"#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n'
+printf %s "${NAME:-$(hostname)}"
+"#;
 
 /// Packs the root of a container and returns the archive.
 pub fn layer(host: &Host, dir: &Path) -> PathBuf {
     let root = dir.join("image-root");
-    for folder in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+    for folder in ["bin", "dev", "etc", "proc", "sys", "tmp", "www/cgi-bin"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    fs::write(root.join("etc/hostname"), "image\n").unwrap();
-    fs::write(root.join("etc/httpd.conf"), "I:hostname\n").unwrap();
+    let page = root.join("www/cgi-bin/index.cgi");
+    fs::write(&page, PAGE).unwrap();
+    fs::set_permissions(&page, Permissions::from_mode(0o755)).unwrap();
     let archive = dir.join("layer.tar");
     host.cmd("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").run();
     archive

@@ -1,7 +1,7 @@
 //! Real engines on private hosts: podman and containerd, from the system's packages, with an image made of busybox.
 //!
 //! An engine gets its own directories, socket and control group, and nothing is fetched from a registry. Every container is
-//! a web server on port 80 that answers with its host name.
+//! a web server on port 80 that answers with its name.
 //!
 //! Engines start plugins in environments of their own making (conmon drops what it does not know), so berth keeps its
 //! records here where it does by default, in the host's own `/var/lib/berth` and `/run/berth`.
@@ -84,10 +84,10 @@ fn default_records(cmd: Cmd) -> Cmd {
     cmd.env_remove("BERTH_STATE_DIR").env_remove("BERTH_RUN_DIR")
 }
 
-/// The host name of the container that answers on `addr`, once one does.
+/// The name of the container that answers on `addr`, once one does.
 #[track_caller]
 pub fn answer(place: &Place, addr: impl ToString) -> String {
-    place.reach(&Probe::http(addr)).label.trim_end().to_owned()
+    place.reach(&Probe::http(addr)).label
 }
 
 /// Requires that nobody answers on `addr`.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Cgroup, Suite, image};
 use crate::{Cmd, Host, Ran};
 
-/// A podman of its own on a host. Containers run [`super::APPLETS`]; by default a web server that shows its host name.
+/// A podman of its own on a host. Containers run [`super::APPLETS`]; by default a web server that shows its name.
 #[derive(Debug)]
 pub struct Podman<'h> {
     host: &'h Host,
@@ -110,13 +110,13 @@ network_config_dir = {networks:?}
         self.run(&format!("exec {name} {line}"))
     }
 
-    /// The host name that container `from` gets as answer from `addr`.
+    /// The name that container `from` gets as answer from `addr`.
     #[track_caller]
     pub fn fetch(&self, from: &str, addr: impl ToString) -> String {
         let line = format!("timeout 3 wget -q -O - http://{}/", addr.to_string());
         crate::eventually(Duration::from_secs(10), || {
             let ran = self.output(&format!("exec {from} {line}"));
-            if ran.status.success() { Ok(ran.stdout.trim_end().to_owned()) } else { Err(ran.to_string()) }
+            if ran.status.success() { Ok(ran.stdout) } else { Err(ran.to_string()) }
         })
     }
 

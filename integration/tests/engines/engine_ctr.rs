@@ -1,7 +1,9 @@
 //! `ctr run --cni`: the plainest runtime. It deletes with an empty namespace path, and not at all when it is detached.
 
-use berth_integration::Host;
+use std::time::Duration;
+
 use berth_integration::engine::{Containerd, Suite, answer, berth, engine_test, no_answer};
+use berth_integration::{Host, eventually};
 use serde_json::{Value, json};
 
 const PROGRAMS: [&str; 4] = ["containerd", "ctr", "runc", "busybox"];
@@ -50,12 +52,12 @@ fn comes_and_goes(host: &Host, containerd: &Containerd<'_>) {
     let inside = containerd.exec("a", "ip addr show eth0");
     assert!(inside.contains("inet 10.88.0.2/24 "), "{inside}");
     assert!(containerd.exec("a", "ip route").starts_with("default via 10.88.0.1 dev eth0"));
-    assert_eq!(answer(host, "10.88.0.2:80"), "image");
-    assert_eq!(answer(host, "10.88.0.3:80"), "image");
+    assert_eq!(answer(host, "10.88.0.2:80"), "a");
+    assert_eq!(answer(host, "10.88.0.3:80"), "b");
     assert!(containerd.exec("a", "ping -c 1 -W 1 10.88.0.3").contains(" 0% packet loss"));
     containerd.end("a", first);
     no_answer(host, "10.88.0.2:80");
-    assert_eq!(answer(host, "10.88.0.3:80"), "image");
+    assert_eq!(answer(host, "10.88.0.3:80"), "b");
     containerd.end("b", second);
 }
 
@@ -77,7 +79,10 @@ fn a_deletion_without_a_namespace_leaves_nothing() {
         let running = containerd.run("a");
         assert_eq!(links(), before + 1);
         containerd.end("a", running);
-        assert_eq!(links(), before);
+        // The reference leaves the link to the kernel, which is in no hurry.
+        eventually(Duration::from_secs(5), || {
+            if links() == before { Ok(()) } else { Err("a link is left".to_owned()) }
+        });
         if Suite::chosen() == Suite::Berth {
             let left = host_json(host, &["ps", "--json"]);
             assert_eq!(left, json!([]));
@@ -90,7 +95,7 @@ fn a_deletion_without_a_namespace_leaves_nothing() {
         containerd.write_network(&list);
         for _ in 0..3 {
             let running = containerd.run("b");
-            assert_eq!(answer(host, "10.88.1.2:80"), "image");
+            assert_eq!(answer(host, "10.88.1.2:80"), "b");
             containerd.end("b", running);
         }
     });
@@ -100,7 +105,7 @@ fn a_deletion_without_a_namespace_leaves_nothing() {
 fn what_a_detached_container_leaves_is_collected() {
     ctr_test(own_list(), |host, containerd| {
         containerd.run_detached("a");
-        assert_eq!(answer(host, "10.88.0.2:80"), "image");
+        assert_eq!(answer(host, "10.88.0.2:80"), "a");
         // `ctr` forgets the container without a DEL.
         containerd.remove_detached("a");
         if Suite::chosen() == Suite::Berth {
@@ -119,10 +124,11 @@ fn a_failing_attachment_starts_nothing_and_leaves_nothing() {
     let mut list = own_list();
     list["plugins"][0]["ipam"]["subnet"] = json!("10.88.0.0/33");
     ctr_test(list, |host, containerd| {
-        let links = host.run("ip -br link");
         let complaint = containerd.refuses("a");
         assert!(complaint.contains("10.88.0.0/33"), "{complaint}");
-        assert_eq!(host.run("ip -br link"), links);
+        if Suite::chosen() == Suite::Berth {
+            assert_eq!(host_json(host, &["ps", "--json"]), json!([]));
+        }
     });
 }
 

@@ -5,5 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cri;
+mod engine_cri;
 mod engine_ctr;
 mod engine_podman;
