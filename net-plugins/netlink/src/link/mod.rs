@@ -165,7 +165,7 @@ impl Netlink {
     /// A veth's end that is up gets its carrier when the other end goes up, but the kernel puts that into effect (it
     /// sends, and a bridge forwards to it) from a work queue a little later. Reading the link does it at once, so
     /// that this usually takes one message (`rtnl_getlink` calls `linkwatch_sync_dev` since Linux 6.8); otherwise it
-    /// waits for the kernel's notification.
+    /// waits for the kernel's notification. The same holds for a bridge, whose carrier is that of its first port.
     ///
     /// # Errors
     ///
