@@ -112,11 +112,15 @@ fn look(dirs: &Dirs) -> Vec<Finding> {
     // The kernel first: a record is there before its links are, and goes after them.
     let seen = read::kernel(&mut findings);
     let recorded = read::records(dirs, &seen, &mut findings);
-    let Some(recorded) = recorded else { return findings };
-    findings.extend(records::compare(&recorded));
-    findings.extend(links::compare(&recorded, &seen));
-    findings.extend(rules::compare(&recorded, &seen));
-    findings.extend(host::compare(&recorded, &seen));
+    findings.extend(recorded.into_iter().flat_map(|recorded| compared(&recorded, &seen)));
+    findings
+}
+
+fn compared(recorded: &records::Recorded, seen: &read::Seen) -> Vec<Finding> {
+    let mut findings = records::compare(recorded);
+    findings.extend(links::compare(recorded, seen));
+    findings.extend(rules::compare(recorded, seen));
+    findings.extend(host::compare(recorded, seen));
     findings
 }
 

@@ -35,13 +35,18 @@ fn firewalls(foreign: &Foreign) -> Vec<Finding> {
     for blocker in foreign.blockers.iter().filter(|blocker| !blocker.accepts_mark) {
         let Blocker { family, table, chain, hook, kind, .. } = blocker;
         let certain = !matches!(kind, BlockerKind::Sometimes { .. });
-        let words = |what: String, fix: String| Words {
-            object: &format!("chain {chain} of table {family} {table}"),
-            what,
-            cause: "an accept in berth's table does not overrule a drop in another",
-            fix,
-        }
-        .finding(if certain && hook != "input" { Severity::Person } else { Severity::Note }, "foreign-firewall");
+        let words = |what: String, fix: String| {
+            Words {
+                object: &format!("chain {chain} of table {family} {table}"),
+                what,
+                cause: "an accept in berth's table does not overrule a drop in another",
+                fix,
+            }
+            .finding(
+                if certain && hook != "input" { Severity::Person } else { Severity::Note },
+                "foreign-firewall",
+            )
+        };
         let how = match kind {
             BlockerKind::Policy => "by its policy".to_owned(),
             BlockerKind::Always { chain, handle } => format!("by rule {handle} of chain {chain}"),
@@ -54,15 +59,24 @@ fn firewalls(foreign: &Foreign) -> Vec<Finding> {
             }
             ("forward", false) => {
                 let what = format!("may drop what containers send and receive, {how}");
-                findings.push(words(what, format!("should something not get through, {}", accept(blocker, foreign))));
+                findings.push(words(
+                    what,
+                    format!("should something not get through, {}", accept(blocker, foreign)),
+                ));
             }
             ("prerouting", true) => {
                 let what = format!("drops what arrives, {how}, before berth's mark is there to tell it by");
-                findings.push(words(what, "accept the networks' bridges in that firewall's own configuration".to_owned()));
+                findings.push(words(
+                    what,
+                    "accept the networks' bridges in that firewall's own configuration".to_owned(),
+                ));
             }
             ("input", true) => {
                 let what = format!("keeps containers from services of the host itself, {how}");
-                findings.push(words(what, "where a container needs one, accept it in that firewall's own configuration".to_owned()));
+                findings.push(words(
+                    what,
+                    "where a container needs one, accept it in that firewall's own configuration".to_owned(),
+                ));
             }
             _ => (),
         }
@@ -88,7 +102,10 @@ fn accept(blocker: &Blocker, foreign: &Foreign) -> String {
         let command = if family == "ip6" { "ip6tables" } else { "iptables" };
         return format!("{command} {}", rule.iptables);
     }
-    format!("nft insert rule {family} {table} {chain} '{}', and the same in that firewall's own configuration", rule.nft)
+    format!(
+        "nft insert rule {family} {table} {chain} '{}', and the same in that firewall's own configuration",
+        rule.nft
+    )
 }
 
 fn forwarding(recorded: &Recorded, seen: &Seen) -> Vec<Finding> {
@@ -100,7 +117,9 @@ fn forwarding(recorded: &Recorded, seen: &Seen) -> Vec<Finding> {
     let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
     let mut findings = Vec::new();
     for (v4, key) in families {
-        let (Some(network), Some("0")) = (routed(v4), seen.switches.get(key).map(String::as_str)) else { continue };
+        let (Some(network), Some("0")) = (routed(v4), seen.switches.get(key).map(String::as_str)) else {
+            continue;
+        };
         let name = dotted(key);
         findings.push(
             Words {
@@ -131,7 +150,11 @@ fn localhost(recorded: &Recorded, seen: &Seen) -> Vec<Finding> {
             cause: "`route_localnet` is on",
             fix: super::GC.to_owned(),
         };
-        findings.push(if known { words.repairable("localhost-exposed") } else { words.note("localhost-exposed") });
+        findings.push(if known {
+            words.repairable("localhost-exposed")
+        } else {
+            words.note("localhost-exposed")
+        });
     }
     findings
 }
@@ -156,24 +179,36 @@ fn router_advertisements(network: &NetworkRecord, seen: &Seen) -> Option<Finding
 fn routes(network: &NetworkRecord, seen: &Seen) -> Vec<Finding> {
     let links = seen.links.as_deref().unwrap_or_default();
     let names: BTreeMap<u32, &IfName> = links.iter().map(|link| (link.index, &link.name)).collect();
-    let Some(bridge) = links.iter().find(|link| link.name == network.bridge && link.kind == LinkKind::Bridge) else {
+    let Some(bridge) = links.iter().find(|link| link.name == network.bridge && link.kind == LinkKind::Bridge)
+    else {
         return Vec::new();
     };
     let mut findings = Vec::new();
     for subnet in network.subnets.iter().filter(|_| network.gateway) {
-        let takes = |dst: &IpNetwork| dst.is_ipv4() == subnet.is_ipv4() && dst.prefix() >= subnet.prefix() && overlap(dst, subnet);
+        let takes = |dst: &IpNetwork| {
+            dst.is_ipv4() == subnet.is_ipv4() && dst.prefix() >= subnet.prefix() && overlap(dst, subnet)
+        };
         for (dst, oif) in seen.routes.iter().filter(|(dst, oif)| *oif != bridge.index && takes(dst)) {
             let through = names.get(oif).map_or_else(|| format!("link {oif}"), ToString::to_string);
             // The larger of the two counts (Documentation/networking/ip-sysctl.rst); 1 is strict.
             let filter = [network.bridge.as_str(), "all"].map(|link| {
-                seen.switches.get(&format!("net/ipv4/conf/{link}/rp_filter")).and_then(|value| value.parse::<u8>().ok())
+                seen.switches
+                    .get(&format!("net/ipv4/conf/{link}/rp_filter"))
+                    .and_then(|value| value.parse::<u8>().ok())
             });
             let strict = filter.into_iter().flatten().max() == Some(1);
-            let lost = if strict && subnet.is_ipv4() { ", and drops what comes from there (rp_filter is 1)" } else { "" };
+            let lost = if strict && subnet.is_ipv4() {
+                ", and drops what comes from there (rp_filter is 1)"
+            } else {
+                ""
+            };
             findings.push(
                 Words {
                     object: &format_args!("route {dst} by {through}"),
-                    what: format!("takes addresses of network {} ({subnet}) away from its bridge{lost}", network.name),
+                    what: format!(
+                        "takes addresses of network {} ({subnet}) away from its bridge{lost}",
+                        network.name
+                    ),
                     cause: "a VPN or another network came up with the same addresses",
                     fix: format!("give network {} another subnet, or remove the route", network.name),
                 }

@@ -49,8 +49,11 @@ fn bridge(network: &NetworkRecord, link: Option<&Link>, recorded: &Recorded, fir
             fix: fix.to_owned(),
         };
         return Some(match attached {
-            0 => Words { what: format!("of network {name} is gone"), ..words(GC) }.repairable("bridge-missing"),
-            _ => words("restart the network's containers: the next attach makes the bridge again").person("bridge-missing"),
+            0 => {
+                Words { what: format!("of network {name} is gone"), ..words(GC) }.repairable("bridge-missing")
+            }
+            _ => words("restart the network's containers: the next attach makes the bridge again")
+                .person("bridge-missing"),
         });
     };
     if link.kind != LinkKind::Bridge {
@@ -104,7 +107,8 @@ fn gateways(network: &NetworkRecord, link: &Link, addrs: &[Addr]) -> Vec<Finding
                     object: &object,
                     what: format!("may not use gateway address {wanted}: another machine on it has the same"),
                     cause: "duplicate address detection heard an answer",
-                    fix: "take the address from the other machine, or give the network another subnet".to_owned(),
+                    fix: "take the address from the other machine, or give the network another subnet"
+                        .to_owned(),
                 }
                 .person("gateway-address-duplicate"),
             ),
@@ -119,19 +123,27 @@ fn port(record: &AttachmentRecord, by_name: &BTreeMap<&IfName, &Link>) -> Option
     let words = |what: String, cause, fix: String| Words { object: key, what, cause, fix };
     let Some(link) = by_name.get(host_ifname) else {
         let what = format!("has no host link {host_ifname} any more");
-        return Some(words(what, "the sandbox is gone without a DEL", GC.to_owned()).repairable("link-missing"));
+        return Some(
+            words(what, "the sandbox is gone without a DEL", GC.to_owned()).repairable("link-missing"),
+        );
     };
     let alias = attachment_alias(key);
     match &link.alias {
         _ if link.kind != LinkKind::Veth => {
             let what = format!("lost its host link: {host_ifname} is a {} now", link.kind);
             let cause = "the sandbox is gone, and another program took the name";
-            return Some(words(what, cause, format!("rename the link `{host_ifname}`, then {GC}")).person("link-taken"));
+            return Some(
+                words(what, cause, format!("rename the link `{host_ifname}`, then {GC}"))
+                    .person("link-taken"),
+            );
         }
         Some(other) if *other != alias => {
             let what = format!("lost its host link: {host_ifname} carries the tag `{other}`");
             let cause = "the sandbox is gone, and another program took the name";
-            return Some(words(what, cause, format!("rename the link `{host_ifname}`, then {GC}")).person("link-taken"));
+            return Some(
+                words(what, cause, format!("rename the link `{host_ifname}`, then {GC}"))
+                    .person("link-taken"),
+            );
         }
         None => {
             let what = format!("host link {host_ifname} does not carry its tag");
@@ -161,7 +173,9 @@ fn unrecorded(recorded: &Recorded, links: &[Link]) -> Vec<Finding> {
         recorded.networks.iter().map(|network| &network.name).chain(&recorded.old_networks).collect();
     let mut findings = Vec::new();
     for link in links {
-        let Some(alias) = link.alias.as_deref().and_then(|alias| alias.strip_prefix("berth ")) else { continue };
+        let Some(alias) = link.alias.as_deref().and_then(|alias| alias.strip_prefix("berth ")) else {
+            continue;
+        };
         let object = format!("link {}", link.name);
         let key = key_of_alias(&format!("berth {alias}"));
         match (&link.kind, key) {
@@ -174,7 +188,9 @@ fn unrecorded(recorded: &Recorded, links: &[Link]) -> Vec<Finding> {
                 }
                 .repairable("link-without-record"),
             ),
-            (LinkKind::Bridge, None) if alias.parse().is_ok_and(|name: NetworkName| !networks.contains(&name)) => {
+            (LinkKind::Bridge, None)
+                if alias.parse().is_ok_and(|name: NetworkName| !networks.contains(&name)) =>
+            {
                 findings.push(
                     Words {
                         object: &object,

@@ -81,7 +81,8 @@ fn no_nft(err: &NftError) -> Finding {
     let text = err.to_string();
     let (what, fix) = text.split_once('\n').unwrap_or((&text, "install nftables"));
     let cause = "berth lays its ruleset with nft";
-    Words { object: &"nft", what: format!("is missing: {what}"), cause, fix: fix.to_owned() }.person("nft-missing")
+    Words { object: &"nft", what: format!("is missing: {what}"), cause, fix: fix.to_owned() }
+        .person("nft-missing")
 }
 
 fn links(seen: &mut Seen) -> Result<(), CoreError> {
@@ -104,7 +105,9 @@ fn ruleset() -> Result<Ruleset, ReadError> {
         return Ok(nothing);
     }
     match socket.dump_elements() {
-        Ok(dump) => Ok(Ruleset { elements: dump.elements.into_iter().collect(), strays: dump.strays, ..nothing }),
+        Ok(dump) => {
+            Ok(Ruleset { elements: dump.elements.into_iter().collect(), strays: dump.strays, ..nothing })
+        }
         // A set is missing, and the state says so.
         Err(ReadError::NoRuleset) => Ok(nothing),
         Err(err) => Err(err),
@@ -131,7 +134,8 @@ pub(super) fn records(dirs: &Dirs, seen: &Seen, findings: &mut Vec<Finding>) -> 
     findings.extend([&dirs.run, &dirs.state].into_iter().flat_map(|dir| set_aside(dir)));
     let state = look_at(&dirs.state.join("state.db"));
     if let File::Damaged = state {
-        findings.push(damaged(&dirs.state.join("state.db"), "networks and static addresses kept in it are lost"));
+        findings
+            .push(damaged(&dirs.state.join("state.db"), "networks and static addresses kept in it are lost"));
     }
     let path = dirs.run.join("run.db");
     match look_at(&path) {
@@ -152,7 +156,8 @@ pub(super) fn records(dirs: &Dirs, seen: &Seen, findings: &mut Vec<Finding>) -> 
             None
         }
         File::Damaged => {
-            findings.push(damaged(&path, "the next call builds the records again from the tags in the kernel"));
+            findings
+                .push(damaged(&path, "the next call builds the records again from the tags in the kernel"));
             None
         }
         File::There => match recorded(dirs) {
@@ -268,9 +273,8 @@ fn snapshot(tx: &ReadTx<'_>, boot: &berth_types::BootId) -> Result<Recorded, Cor
         });
     }
     let leases = tx.leases()?.into_iter();
-    recorded.leases = leases
-        .map(|row| Lease { is_dead: is_dead(&row), owner: row.owner, address: row.address })
-        .collect();
+    recorded.leases =
+        leases.map(|row| Lease { is_dead: is_dead(&row), owner: row.owner, address: row.address }).collect();
     Ok(recorded)
 }
 
@@ -325,7 +329,8 @@ pub fn overview(dirs: &Dirs) -> Result<Overview, CoreError> {
         File::There => recorded(dirs)?,
         File::Absent | File::Damaged => Recorded::default(),
     };
-    let standing = || recorded.rows.iter().filter(|row| row.stands()).filter_map(|row| row.held.as_ref().ok());
+    let standing =
+        || recorded.rows.iter().filter(|row| row.stands()).filter_map(|row| row.held.as_ref().ok());
     let switch = |parts: &[&str]| {
         let key = SysctlKey::new(parts.iter().copied()).ok()?;
         sysctl::read(&key).ok().map(|value| value != "0")

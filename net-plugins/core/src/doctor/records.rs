@@ -114,7 +114,8 @@ fn row(row: &Row) -> Option<Finding> {
 
 /// A lease may have no attachment of berth's (`ripam` behind another main plugin); then its sandbox tells.
 fn leases(recorded: &Recorded) -> impl Iterator<Item = Finding> {
-    let owners: std::collections::BTreeSet<&AttachmentKey> = recorded.rows.iter().map(|row| &row.key).collect();
+    let owners: std::collections::BTreeSet<&AttachmentKey> =
+        recorded.rows.iter().map(|row| &row.key).collect();
     let orphans = recorded.leases.iter().filter(move |lease| lease.is_dead && !owners.contains(&lease.owner));
     orphans.map(|lease| {
         Words {
@@ -133,12 +134,15 @@ fn shared_addresses(recorded: &Recorded) -> Vec<Finding> {
     for row in recorded.rows.iter().filter(|row| row.stands()) {
         let Ok(Held::Bridge(record)) = &row.held else { continue };
         for lease in &record.leases {
-            let Some(first) = holders.insert((&record.bridge, lease.address.ip()), &row.key) else { continue };
+            let Some(first) = holders.insert((&record.bridge, lease.address.ip()), &row.key) else {
+                continue;
+            };
             let words = Words {
                 object: &row.key,
                 what: format!("has address {}, and so has {first}", lease.address.ip()),
                 cause: "the addresses come from an IPAM plugin that gave one twice, or two networks share a bridge",
-                fix: "remove one of the two containers and look at the network's IPAM configuration".to_owned(),
+                fix: "remove one of the two containers and look at the network's IPAM configuration"
+                    .to_owned(),
             };
             findings.push(words.person("address-given-twice"));
         }

@@ -17,14 +17,17 @@ pub(super) fn compare(recorded: &Recorded, seen: &Seen) -> Vec<Finding> {
     let Some(ruleset) = &seen.ruleset else { return Vec::new() };
     if let Some(finding) = state(ruleset.state, recorded.is_in_use()) {
         let laid = ruleset.state == RulesetState::Altered;
-        return std::iter::once(finding).chain(laid.then(|| content(recorded, ruleset)).into_iter().flatten()).collect();
+        return std::iter::once(finding)
+            .chain(laid.then(|| content(recorded, ruleset)).into_iter().flatten())
+            .collect();
     }
     if ruleset.state == RulesetState::Absent { Vec::new() } else { content(recorded, ruleset) }
 }
 
 fn state(state: RulesetState, in_use: bool) -> Option<Finding> {
     let object = "tables inet berth and bridge berth";
-    let words = |what: &str, cause| Words { object: &object, what: what.to_owned(), cause, fix: GC.to_owned() };
+    let words =
+        |what: &str, cause| Words { object: &object, what: what.to_owned(), cause, fix: GC.to_owned() };
     match state {
         RulesetState::Current => None,
         RulesetState::Absent if !in_use => None,
@@ -35,7 +38,10 @@ fn state(state: RulesetState, in_use: bool) -> Option<Finding> {
         }
         RulesetState::Outdated => {
             let what = "are another version's";
-            Some(words(what, "berth was exchanged and nothing was attached since").repairable("ruleset-outdated"))
+            Some(
+                words(what, "berth was exchanged and nothing was attached since")
+                    .repairable("ruleset-outdated"),
+            )
         }
         RulesetState::Altered => {
             let words = words("are not as berth laid them", "somebody changed a chain, a rule or a set");
@@ -69,7 +75,11 @@ fn missing(element: &Element) -> Finding {
         fix: GC.to_owned(),
     };
     // A link that came after berth turned forwarding on; nothing of berth's depends on it.
-    if matches!(element, Element::ClosedRouter(_)) { words.note("uplink-not-closed") } else { words.repairable("element-missing") }
+    if matches!(element, Element::ClosedRouter(_)) {
+        words.note("uplink-not-closed")
+    } else {
+        words.repairable("element-missing")
+    }
 }
 
 fn unknown(element: &Element) -> Finding {
@@ -80,7 +90,11 @@ fn unknown(element: &Element) -> Finding {
         fix: LAY_AFRESH.to_owned(),
     };
     // Of a link that has gone or changed since.
-    if matches!(element, Element::ClosedRouter(_)) { words.note("uplink-closed") } else { words.repairable("element-unknown") }
+    if matches!(element, Element::ClosedRouter(_)) {
+        words.note("uplink-closed")
+    } else {
+        words.repairable("element-unknown")
+    }
 }
 
 /// What must be there. What a process is working on at this moment may be there or not.

@@ -1,0 +1,74 @@
+//! The commands: each reads its arguments, calls the core and prints the answer.
+
+mod check;
+mod doctor;
+mod gc;
+mod install;
+mod lists;
+mod manual;
+mod status;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use berth_core::Berth;
+use berth_store::Dirs;
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command, NetworkCommand};
+use crate::exit::Exit;
+use crate::failure::{Doing as _, Failure};
+use crate::log;
+use crate::output::{Out, Reader};
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            // Help goes to standard output, mistakes to standard error; nobody reading either is no error.
+            let _ = said.print();
+            return ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(2));
+        }
+    };
+    log::init_for_people();
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let outcome = run(&cli, &mut Out::new(&mut stdout, Reader::of_stdout(cli.common.json)));
+    let outcome = outcome.and_then(|exit| stdout.flush().doing("write the answer").map(|()| exit));
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was printed so far comes before the reason it ends.
+            let _ = stdout.flush();
+            let failure = failure.with_hint_for(rustix::process::geteuid().is_root());
+            let _ = writeln!(io::stderr(), "berth: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    let dirs = cli.common.dirs().doing("find the directories of the records")?;
+    match &cli.command {
+        Command::Network(NetworkCommand::Ls) => lists::networks(&mut open(&dirs)?, out),
+        Command::Network(NetworkCommand::Inspect { name }) => lists::inspect(&mut open(&dirs)?, name, out),
+        Command::Network(NetworkCommand::Rm { name, dry_run }) => {
+            gc::remove(&mut open(&dirs)?, name, *dry_run, out)
+        }
+        Command::Ps { network } => lists::attachments(&mut open(&dirs)?, network.as_ref(), out),
+        Command::Ports { network } => lists::ports(&mut open(&dirs)?, network.as_ref(), out),
+        Command::Status => status::status(&dirs, out),
+        Command::Check { network } => check::check(&mut open(&dirs)?, network.as_ref(), out),
+        Command::Gc { network, dry_run } => gc::gc(&mut open(&dirs)?, network.clone(), *dry_run, out),
+        Command::Doctor => doctor::doctor(&dirs, out),
+        Command::Install(args) => install::install(args, out),
+        Command::Uninstall { dir, dry_run } => install::uninstall(dir, *dry_run, out),
+        Command::Completions { shell } => manual::completions(*shell, out),
+        Command::Man { to } => manual::man(to.as_deref(), out),
+    }
+}
+
+fn open(dirs: &Dirs) -> Result<Berth, Failure> {
+    Berth::open(dirs).doing("open the records")
+}

@@ -1,0 +1,369 @@
+//! What commands show: the records, in the form they are printed and in the form of `--json`. Names of fields are
+//! promised to programs.
+
+use std::path::PathBuf;
+
+use berth_core::network::NetworkRecord;
+use berth_core::{Held, PortsRecord};
+use berth_store::{AttachmentRow, AttachmentState};
+use berth_types::{AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, PublishedPort};
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+/// A network.
+#[derive(Debug, Serialize)]
+pub(crate) struct NetworkView {
+    pub(crate) name: NetworkName,
+    bridge: IfName,
+    /// Whether berth made the bridge.
+    bridge_is_ours: bool,
+    subnets: Vec<IpNetwork>,
+    gateways: Vec<IpNetwork>,
+    mac: MacAddr,
+    mtu: Option<u32>,
+    masquerade: bool,
+    between_containers: bool,
+    isolated: bool,
+    internal: bool,
+    attachments: usize,
+}
+
+impl NetworkView {
+    pub(crate) fn new(record: NetworkRecord, rows: &[(AttachmentRow, Held)]) -> Self {
+        let NetworkRecord {
+            version: _,
+            name,
+            bridge,
+            bridge_is_ours,
+            reach,
+            gateway: _,
+            gateways,
+            subnets,
+            mac,
+            mtu,
+        } = record;
+        let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
+        Self {
+            name,
+            bridge,
+            bridge_is_ours,
+            subnets: subnets.into_iter().collect(),
+            gateways: gateways.into_iter().collect(),
+            mac,
+            mtu,
+            masquerade: reach.masquerade,
+            between_containers: reach.between_containers,
+            isolated: reach.isolated,
+            internal: reach.internal,
+            attachments,
+        }
+    }
+
+    pub(crate) const HEAD: &[&str] = &["NETWORK", "BRIDGE", "SUBNETS", "GATEWAYS", "REACH", "ATTACHMENTS"];
+
+    pub(crate) fn row(&self) -> Vec<String> {
+        vec![
+            self.name.to_string(),
+            self.bridge.to_string(),
+            joined(&self.subnets),
+            joined(self.gateways.iter().map(IpNetwork::ip)),
+            self.reach(),
+            self.attachments.to_string(),
+        ]
+    }
+
+    /// The choices in words, strictest first.
+    fn reach(&self) -> String {
+        let words = [
+            (self.internal, "internal"),
+            (self.masquerade && !self.internal, "masqueraded"),
+            (self.isolated, "isolated"),
+            (!self.between_containers, "containers kept apart"),
+        ];
+        words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Labelled lines for `inspect`.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let maker = if self.bridge_is_ours { "made by berth" } else { "was there before" };
+        vec![
+            ("network", self.name.to_string()),
+            ("bridge", format!("{} ({maker}, {})", self.bridge, self.mac)),
+            ("subnets", joined(&self.subnets)),
+            ("gateways", joined(&self.gateways)),
+            ("mtu", self.mtu.map_or_else(|| "the kernel's default".to_owned(), |mtu| mtu.to_string())),
+            ("reach", self.reach()),
+        ]
+    }
+}
+
+/// An attachment, or published ports of a container another plugin attached.
+#[derive(Debug, Serialize)]
+pub(crate) struct AttachmentView {
+    container: ContainerId,
+    network: NetworkName,
+    ifname: IfName,
+    state: &'static str,
+    addresses: Vec<IpNetwork>,
+    mac: Option<MacAddr>,
+    bridge: Option<IfName>,
+    host_ifname: Option<IfName>,
+    ports: Vec<PublishedPort>,
+    sandbox: Option<PathBuf>,
+    /// Milliseconds since 1970.
+    created_ms: i64,
+}
+
+impl AttachmentView {
+    pub(crate) fn new((row, held): (AttachmentRow, Held)) -> Self {
+        let AttachmentRow { key, state, sandbox, created_ms, .. } = row;
+        let AttachmentKey { network, container, ifname } = key;
+        let half = Self {
+            container,
+            network,
+            ifname,
+            state: state.as_str(),
+            addresses: Vec::new(),
+            mac: None,
+            bridge: None,
+            host_ifname: None,
+            ports: held.published().ports.clone(),
+            sandbox: sandbox.map(|(path, _)| path),
+            created_ms,
+        };
+        match held {
+            Held::Bridge(record) => Self {
+                addresses: record.leases.iter().map(|lease| lease.address).collect(),
+                mac: Some(record.mac),
+                bridge: Some(record.bridge),
+                host_ifname: Some(record.host_ifname),
+                ..half
+            },
+            // Not berth's attachment: only the ports are.
+            Held::Ports(PortsRecord { .. }) if state == AttachmentState::Ready => {
+                Self { state: "ports", ..half }
+            }
+            Held::Ports(PortsRecord { .. }) => half,
+        }
+    }
+
+    pub(crate) const HEAD: &[&str] =
+        &["CONTAINER", "NETWORK", "INTERFACE", "ADDRESSES", "MAC", "HOST LINK", "PORTS", "STATE"];
+
+    pub(crate) fn row(&self) -> Vec<String> {
+        vec![
+            self.container.short().to_owned(),
+            self.network.to_string(),
+            self.ifname.to_string(),
+            joined(&self.addresses),
+            or_dash(self.mac),
+            or_dash(self.host_ifname.as_ref()),
+            joined(self.ports.iter().map(short)),
+            self.state.to_owned(),
+        ]
+    }
+}
+
+/// A published port and whose it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct PortView {
+    proto: berth_types::Proto,
+    host_addr: std::net::IpAddr,
+    host_port: u16,
+    target: std::net::IpAddr,
+    target_port: u16,
+    /// How many ports in a row.
+    count: u16,
+    container: ContainerId,
+    network: NetworkName,
+    ifname: IfName,
+    #[serde(skip)]
+    port: PublishedPort,
+}
+
+impl PortView {
+    pub(crate) fn new(owner: AttachmentKey, port: PublishedPort) -> Self {
+        let PublishedPort { proto, host_addr, host_port, target, target_port, count } = port;
+        let AttachmentKey { network, container, ifname } = owner;
+        Self { proto, host_addr, host_port, target, target_port, count, container, network, ifname, port }
+    }
+
+    pub(crate) const HEAD: &[&str] = &["HOST", "PROTOCOL", "LEADS TO", "CONTAINER", "NETWORK"];
+
+    pub(crate) fn row(&self) -> Vec<String> {
+        let (from, to) = ends(&self.port);
+        vec![from, self.proto.to_string(), to, self.container.short().to_owned(), self.network.to_string()]
+    }
+
+    /// By port, then by protocol and address: the order people look for.
+    pub(crate) fn order(&self) -> (u16, PublishedPort) {
+        (self.host_port, self.port)
+    }
+}
+
+/// `0.0.0.0:8080`, `10.1.0.2:80`; what [`PublishedPort`] prints, in two halves.
+fn ends(port: &PublishedPort) -> (String, String) {
+    let text = port.to_string();
+    let (from, to) = text.split_once(" -> ").unwrap_or((&text, ""));
+    let (from, _) = from.split_once('/').unwrap_or((from, ""));
+    (from.to_owned(), to.to_owned())
+}
+
+/// `8080->80/tcp`, with the host's address unless it is any.
+fn short(port: &PublishedPort) -> String {
+    let range = |first: u16| match port.count {
+        1 => first.to_string(),
+        count => format!("{first}-{}", first.saturating_add(count.saturating_sub(1))),
+    };
+    let (from, to) = (range(port.host_port), range(port.target_port));
+    match (port.is_any_addr(), port.host_addr.is_ipv4()) {
+        (true, true) => format!("{from}->{to}/{}", port.proto),
+        (true, false) => format!("[::]:{from}->{to}/{}", port.proto),
+        (false, true) => format!("{}:{from}->{to}/{}", port.host_addr, port.proto),
+        (false, false) => format!("[{}]:{from}->{to}/{}", port.host_addr, port.proto),
+    }
+}
+
+/// One item a line, which a table shows one below the other; a dash for none.
+fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join("\n") }
+}
+
+fn or_dash(item: Option<impl ToString>) -> String {
+    item.map_or_else(|| "-".to_owned(), |item| item.to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    use berth_core::Published;
+    use berth_core::attachment::{AttachmentRecord, Guard, PortSpec};
+    use berth_core::network::Reach;
+    use berth_store::Owner;
+    use berth_types::{AddressLease, BootId, Dns};
+
+    use super::*;
+
+    pub(crate) fn port(text: &str, host_port: u16, count: u16) -> PublishedPort {
+        let target: std::net::IpAddr = "10.80.0.2".parse().unwrap();
+        PublishedPort {
+            proto: berth_types::Proto::Tcp,
+            host_addr: text.parse().unwrap(),
+            host_port,
+            target,
+            target_port: 80,
+            count,
+        }
+    }
+
+    pub(crate) fn network() -> NetworkRecord {
+        NetworkRecord {
+            version: 1,
+            name: "front".parse().unwrap(),
+            bridge: "berth0".parse().unwrap(),
+            bridge_is_ours: true,
+            reach: Reach { masquerade: true, between_containers: true, isolated: true, internal: false },
+            gateway: true,
+            gateways: ["10.80.0.1/24".parse().unwrap(), "fd80::1/64".parse().unwrap()].into(),
+            subnets: ["10.80.0.0/24".parse().unwrap(), "fd80::/64".parse().unwrap()].into(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mtu: None,
+        }
+    }
+
+    fn row(container: &str, state: AttachmentState) -> AttachmentRow {
+        AttachmentRow {
+            key: AttachmentKey {
+                network: "front".parse().unwrap(),
+                container: container.parse().unwrap(),
+                ifname: "eth0".parse().unwrap(),
+            },
+            state,
+            rules_gone: false,
+            boot_id: BootId::new("b"),
+            owner: Owner { pid: 1, start: 1 },
+            sandbox: None,
+            host_ifname: None,
+            payload: String::new(),
+            created_ms: 1_700_000_000_000,
+        }
+    }
+
+    pub(crate) fn attachment() -> (AttachmentRow, Held) {
+        let row = row("0123456789abcdef", AttachmentState::Ready);
+        let lease = |text: &str| AddressLease { address: text.parse().unwrap(), gateway: None };
+        let record = AttachmentRecord {
+            version: 1,
+            key: row.key.clone(),
+            bridge: "berth0".parse().unwrap(),
+            host_ifname: "veth1a2b3c4d".parse().unwrap(),
+            mac: "02:00:00:00:00:02".parse().unwrap(),
+            leases: vec![lease("10.80.0.2/24"), lease("fd80::2/64")],
+            routes: Vec::new(),
+            dns: Dns::default(),
+            port: PortSpec { hairpin: false, isolated: false, guard: Guard::Full },
+            published: Published {
+                ports: vec![port("0.0.0.0", 8080, 1), port("127.0.0.1", 9000, 11)],
+                ..Published::default()
+            },
+            bandwidth: None,
+            sandbox_path: "/run/netns/c1".into(),
+            sandbox: None,
+        };
+        (row, Held::Bridge(Box::new(record)))
+    }
+
+    pub(crate) fn foreign() -> (AttachmentRow, Held) {
+        let row = row("c2", AttachmentState::Ready);
+        let published = Published { ports: vec![port("0.0.0.0", 53, 1)], ..Published::default() };
+        let held = Held::Ports(PortsRecord { version: 1, key: row.key.clone(), published });
+        (row, held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::*;
+    use super::*;
+
+    #[test]
+    fn a_port_is_short_where_the_address_says_nothing() {
+        let texts = [
+            port("0.0.0.0", 8080, 1),
+            port("::", 8080, 1),
+            port("127.0.0.1", 8080, 1),
+            port("fd80::1", 8080, 3),
+        ];
+        assert_eq!(
+            texts.map(|port| short(&port)),
+            ["8080->80/tcp", "[::]:8080->80/tcp", "127.0.0.1:8080->80/tcp", "[fd80::1]:8080-8082->80-82/tcp"]
+        );
+    }
+
+    #[test]
+    fn the_two_ends_of_a_port_are_told_apart() {
+        assert_eq!(
+            ends(&port("0.0.0.0", 8080, 2)),
+            ("0.0.0.0:8080-8081".to_owned(), "10.80.0.2:80-81".to_owned())
+        );
+        assert_eq!(ends(&port("::", 53, 1)).0, "[::]:53");
+    }
+
+    #[test]
+    fn an_attachment_in_json_has_the_whole_container_id() {
+        let json = serde_json::to_string_pretty(&AttachmentView::new(attachment())).unwrap();
+        insta::assert_snapshot!(json);
+    }
+
+    #[test]
+    fn ports_of_another_plugins_container_have_no_address_of_berths() {
+        let row = AttachmentView::new(foreign()).row();
+        assert_eq!(row, ["c2", "front", "eth0", "-", "-", "-", "53->80/tcp", "ports"]);
+    }
+
+    #[test]
+    fn a_network_in_json_counts_its_attachments() {
+        let view = NetworkView::new(network(), &[attachment(), foreign()]);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&view).unwrap());
+    }
+}
