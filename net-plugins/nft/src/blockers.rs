@@ -77,7 +77,7 @@ impl fmt::Display for Blocker {
         match kind {
             BlockerKind::Policy => write!(f, "drops by its policy")?,
             BlockerKind::Always { chain, handle } => write!(f, "drops by rule {handle} of {chain}")?,
-            BlockerKind::Sometimes { rules } => write!(f, "drops by {rules} rules with conditions")?,
+            BlockerKind::Sometimes { rules } => write!(f, "drops by rules with conditions ({rules})")?,
         }
         if *accepts_mark { write!(f, ", but accepts berth's mark") } else { Ok(()) }
     }

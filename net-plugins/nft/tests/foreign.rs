@@ -37,12 +37,12 @@ fn a_policy_and_rules_that_drop_are_named() {
         let found = foreign_blockers().unwrap().blockers;
         let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert!(matches!(&found[2].kind, BlockerKind::Always { chain, .. } if chain == "deep"));
-        let shown: Vec<_> = shown.iter().map(|line| line.split(" of deep").next().unwrap()).collect();
+        let shown: Vec<_> = shown.iter().map(|line| line.split(" by rule ").next().unwrap()).collect();
         insta::assert_snapshot!(shown.join("\n"), @r"
         chain passing of table inet fw at forward drops by its policy
-        chain passing of table inet fw at forward drops by 1 rules with conditions
-        chain local of table inet fw at input drops by rule 3
-        chain local of table inet fw at input drops by 1 rules with conditions
+        chain passing of table inet fw at forward drops by rules with conditions (1)
+        chain local of table inet fw at input drops
+        chain local of table inet fw at input drops by rules with conditions (1)
         ");
     });
 }
