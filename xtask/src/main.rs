@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod demo;
 mod layers;
 mod packages;
 mod run;
@@ -23,6 +25,10 @@ struct Cli {
 enum Command {
     /// Installs what is missing and runs every check and test, cheapest first.
     Test(test::Options),
+    /// Two containers, a network and a published port, shown and taken away again.
+    Demo,
+    /// Measures berth beside what people would otherwise run; writes docs/benchmarks.md.
+    Bench(bench::Options),
     /// What a submission must pass: the same as `test`.
     Ci,
     /// Checks that crates depend downwards only.
@@ -32,6 +38,8 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Test(options) => test::test(&options),
+        Command::Demo => demo::demo(),
+        Command::Bench(options) => bench::bench(&options),
         Command::Ci => test::test(&test::Options::default()),
         Command::Layers => layers::check_workspace(),
     }

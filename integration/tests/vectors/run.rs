@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::answer::Meaning;
 use crate::kernel::{Kernel, View};
-use crate::recorded::{Case, Step};
+use crate::recorded::{Answer, Case, Step};
 
 /// Whose plugins are run: berth's, or (with `BERTH_VECTOR_PLUGINS` naming their directory) the reference plugins, which shows
 /// that the comparison itself is right.
@@ -21,6 +21,9 @@ enum Plugins {
 /// The reference plugins' types and berth's.
 const TYPES: [(&str, &str); 4] =
     [("bridge", "rbridge"), ("host-local", "ripam"), ("portmap", "rportmap"), ("loopback", "rnone")];
+
+/// The links of a host that nothing was done to.
+const OWN_LINKS: [&str; 3] = ["lo", "up0", "up1"];
 
 struct Run<'h> {
     host: &'h Host,
@@ -54,14 +57,23 @@ pub(crate) fn run(case: &Case) {
     let containers: Vec<_> = ["c0", "c1"].iter().map(|name| Some(host.container(name))).collect();
     let netns: Vec<String> =
         containers.iter().flatten().map(|c| c.netns().to_str().unwrap().to_owned()).collect();
-    let known = ["lo", "up0", "up1"].map(str::to_owned).into();
+    let known = OWN_LINKS.map(str::to_owned).into();
     let mut run =
         Run { host: &host, cni, plugins, containers, netns, known, previous: None, added: Vec::new() };
     run.compare(case);
     if run.plugins == Plugins::Berth {
         run.delete_all();
+        run.remove_own_links();
         drop(run);
         host.gc();
+        // What the case itself put there, to be in the way, is the case's to remove.
+        if case
+            .input
+            .iter()
+            .any(|step| step.sh.as_deref().is_some_and(|line| line.starts_with("ip link add br0 ")))
+        {
+            host.run("ip link del br0");
+        }
         assert_eq!(host.leaks(), Vec::<String>::new());
         eventually(std::time::Duration::from_secs(5), || match before.difference(&Snapshot::of(&host)) {
             same if same.is_empty() => Ok(()),
@@ -70,6 +82,13 @@ pub(crate) fn run(case: &Case) {
     } else {
         run.abandon();
     }
+}
+
+/// The reference puts the protocol's text into a rule as it came, so that `TCP` is a syntax error there. berth reads it
+/// (docs/differences.md).
+fn is_reference_syntax_error(answer: &Answer) -> bool {
+    let text = answer.out.to_string();
+    answer.exit == 1 && text.contains("syntax error, unexpected colon")
 }
 
 impl<'h> Run<'h> {
@@ -82,6 +101,11 @@ impl<'h> Run<'h> {
             let answer = answers.next().expect("an answer was recorded for every call");
             assert_eq!(step.cmd.as_ref(), Some(&answer.call), "the recording is in order");
             let ran = &called.ran.ran;
+            if is_reference_syntax_error(answer) {
+                assert_eq!(ran.code(), Some(0), "a protocol in capital letters is a protocol: {ran}");
+                last = Some(called);
+                continue;
+            }
             if let Err(wrong) = meaning.compare(answer, ran.code(), &called.ran.json) {
                 panic!("{}: {wrong}\n{step:?}\n{ran}", answer.call);
             }
@@ -210,6 +234,14 @@ impl<'h> Run<'h> {
     fn delete_all(&mut self) {
         while let Some(step) = self.added.pop() {
             self.prepared(&Step { chained: false, ..step }, "DEL").del().ok();
+        }
+    }
+
+    /// Takes away the links that the case itself made.
+    fn remove_own_links(&self) {
+        for name in self.known.iter().filter(|name| !OWN_LINKS.contains(&name.as_str())) {
+            // One may have gone with the other end of its pair.
+            self.host.cmd("ip").args(["link", "del", name]).output();
         }
     }
 
