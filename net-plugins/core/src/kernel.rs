@@ -1,11 +1,11 @@
 //! The real kernel as what a plan is applied to.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use berth_netlink::announce::announce;
 use berth_netlink::sysctl::{self, SysctlError};
 use berth_netlink::{
-    AddrFlags, BridgeSpec, Link, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox, SandboxError, VethSpec,
+    AddrFlags, BridgeSpec, Link, LinkChange, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox, SandboxError, VethSpec,
     VlanFlags, VlanTarget,
 };
 use berth_nft::{Batch, CommitError, Element, LayError, NftSocket, SocketError};
@@ -160,6 +160,9 @@ impl<'a> Kernel<'a> {
 /// Addresses of a gateway and of a container are nobody else's: the records see to it.
 const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
 
+/// How long a port may take to forward; it is a matter of microseconds.
+const CARRIER_WAIT: Duration = Duration::from_millis(100);
+
 /// A container's route as the kernel takes it, with berth's own protocol number.
 pub(crate) fn route_spec(route: &Route, oif: u32) -> RouteSpec {
     let Route { dst, gw, mtu, advmss, priority, table, scope } = route.clone();
@@ -293,23 +296,25 @@ impl Apply for Kernel<'_> {
             }
             Step::SandboxLinkUp { link } => {
                 let index = self.inside_index(link)?;
-                self.inside()?.1.link_set_up(index)?;
+                let up = LinkChange { up: Some(true), arp_notify: Some(true), ..LinkChange::default() };
+                self.inside()?.1.link_change(index, &up)?;
                 Ok(Undo::Nothing)
             }
             Step::SandboxRouteAdd { link, route } => {
                 self.sandbox_route_add(link, route)?;
                 Ok(Undo::Nothing)
             }
-            Step::Announce { link, addrs } => {
+            Step::Announce { link, port } => {
                 let index = self.inside_index(link)?;
-                let (sandbox, _) = self.inside()?;
-                let mac = self.container_mac;
-                // A neighbour that is not told asks sooner or later: no reason to fail.
-                if let Some(mac) = mac {
-                    match sandbox.run(|| announce(index, mac, addrs))? {
-                        Ok(()) => (),
-                        Err(err) => tracing::warn!(%err, "not announced"),
-                    }
+                let port = self.index(port)?;
+                // What is sent before the port forwards is lost. A neighbour that is not told asks sooner or later: no
+                // reason to fail.
+                let told = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| match self.container_mac {
+                    Some(mac) => self.sandbox.as_ref().map_or(Ok(()), |(_, netlink)| netlink.link_announce(index, mac)),
+                    None => Ok(()),
+                });
+                if let Err(err) = told {
+                    tracing::warn!(%err, "not announced");
                 }
                 Ok(Undo::Nothing)
             }

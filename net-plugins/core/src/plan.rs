@@ -4,7 +4,6 @@
 //! (no instant with less isolation than declared), router advertisements are refused before the bridge is up.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use berth_netlink::sysctl::SysctlKey;
 use berth_netlink::{Link, LinkKind};
@@ -298,9 +297,8 @@ pub fn plan_attachment(
     }
     sandbox(&mut plan, spec);
     plan.push(Step::LinkUp { link: record.host_ifname.clone() });
-    let addrs: Vec<IpAddr> = spec.leases.iter().map(|lease| lease.address.ip()).collect();
-    if spec.container_link == ContainerLink::Up && !addrs.is_empty() {
-        plan.push(Step::Announce { link: spec.key.ifname.clone(), addrs });
+    if spec.container_link == ContainerLink::Up && !spec.leases.is_empty() {
+        plan.push(Step::Announce { link: spec.key.ifname.clone(), port: record.host_ifname.clone() });
     }
     plan
 }
@@ -332,9 +330,9 @@ pub fn ifb_name(host: &IfName) -> IfName {
 fn sandbox(plan: &mut Plan, spec: &AttachmentSpec) {
     let link = &spec.key.ifname;
     if spec.leases.iter().any(|lease| lease.address.is_ipv6()) {
-        for key in ["disable_ipv6", "accept_ra", "autoconf"] {
+        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("ndisc_notify", "1")] {
             let key = switch::of_link(Family::V6, link, key);
-            plan.push(Step::SandboxSysctl { key, value: "0".to_owned() });
+            plan.push(Step::SandboxSysctl { key, value: value.to_owned() });
         }
     }
     for lease in &spec.leases {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 
 use berth_netlink::sysctl::SysctlKey;
 use berth_nft::Element;
@@ -139,8 +138,8 @@ pub enum Step {
     Announce {
         /// The link in the sandbox.
         link: IfName,
-        /// The addresses.
-        addrs: Vec<IpAddr>,
+        /// The host's end, which must forward first.
+        port: IfName,
     },
     /// Drops tracked UDP flows that a changed mapping would otherwise keep on their old way.
     ConntrackFlush(PublishedPort),
@@ -231,10 +230,7 @@ impl fmt::Display for Step {
                 route.gw.iter().try_for_each(|gw| write!(f, " via {gw}"))?;
                 write!(f, " on {link}")
             }
-            Self::Announce { link, addrs } => {
-                write!(f, "sandbox: announce on {link}")?;
-                addrs.iter().try_for_each(|addr| write!(f, " {addr}"))
-            }
+            Self::Announce { link, port } => write!(f, "sandbox: announce {link} once {port} forwards"),
             Self::ConntrackFlush(port) => write!(f, "conntrack flush {port}"),
         }
     }

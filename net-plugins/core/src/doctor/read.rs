@@ -215,10 +215,17 @@ fn damaged(path: &Path, fix: &str) -> Finding {
 
 fn unusable(path: &Path, err: &CoreError) -> Finding {
     let text = Chain(err).to_string();
-    let (what, fix) = text.split_once('\n').unwrap_or((&text, "see the cause"));
+    let (what, fix) = text.split_once('\n').unwrap_or((
+        &text,
+        "put the cause right, or move the file away: it is built again from the kernel's tags",
+    ));
     let (code, cause) = match err {
         CoreError::Store(StoreError::Newer { .. }) => ("records-newer", "an older berth is run than before"),
-        _ => ("records-unusable", "see the text"),
+        CoreError::Store(StoreError::Permission { .. }) => ("records-unusable", "they are another user's"),
+        CoreError::Store(StoreError::Full { .. }) => ("records-unusable", "the file system is full"),
+        CoreError::Store(StoreError::ReadOnly { .. }) => ("records-unusable", "the file system is read-only"),
+        CoreError::Store(StoreError::Busy { .. }) => ("records-unusable", "another process holds them"),
+        _ => ("records-unusable", "the files or their file system were changed from outside"),
     };
     let object = format!("records {}", path.display());
     let what = format!("cannot be used: {what}");
