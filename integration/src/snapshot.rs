@@ -32,17 +32,16 @@ const SWITCHES: [(&str, &[&str]); 2] = [
     ("ipv6", &["accept_ra", "autoconf", "disable_ipv6", "accept_redirects", "proxy_ndp"]),
 ];
 
-/// The records and locks of berth: files that stay.
-const RECORDS: [&str; 9] = [
-    "state.db",
-    "state.db-wal",
-    "state.db-shm",
-    "run.db",
-    "run.db-wal",
-    "run.db-shm",
-    "run.db.lock",
-    "berth.lock",
-    "nft.lock",
+/// The records and locks of berth, in the directories that a host gives it: they stay.
+const RECORDS: [&str; 8] = [
+    "STATE/state.db",
+    "STATE/state.db-wal",
+    "STATE/state.db-shm",
+    "RUN/run.db",
+    "RUN/run.db-wal",
+    "RUN/run.db-shm",
+    "RUN/run.db.lock",
+    "RUN/locks",
 ];
 
 /// Links, addresses, routes, rules and neighbours of one network namespace.
@@ -193,7 +192,10 @@ fn link_line(link: &Value) -> Option<String> {
 }
 
 fn address_lines(link: &Value) -> Option<String> {
-    let addresses = items(&link["addr_info"]).filter(|address| text(address, "scope") != "link");
+    // The kernel gives `lo` its own addresses when it is first up, and keeps the IPv4 one when it is down again.
+    let loopback = |address: &Value| ["127.0.0.1", "::1"].contains(&text(address, "local"));
+    let shown = |address: &&Value| text(address, "scope") != "link" && !loopback(address);
+    let addresses = items(&link["addr_info"]).filter(shown);
     let list: Vec<String> =
         addresses.map(|a| format!("{}/{} {}", text(a, "local"), a["prefixlen"], text(a, "scope"))).collect();
     (!list.is_empty()).then(|| format!("{} {}", text(link, "ifname"), list.join(", ")))
@@ -290,7 +292,7 @@ fn list_files(dir: &Path, name: &str, files: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
         let file = entry.file_name().to_string_lossy().into_owned();
         let shown = format!("{name}/{file}");
-        if Path::new(&shown) == Path::new(WRITTEN) || RECORDS.contains(&file.as_str()) {
+        if shown == WRITTEN || RECORDS.contains(&shown.as_str()) {
             continue;
         }
         match entry.metadata() {

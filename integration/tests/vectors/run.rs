@@ -66,14 +66,6 @@ pub(crate) fn run(case: &Case) {
         run.remove_own_links();
         drop(run);
         host.gc();
-        // What the case itself put there, to be in the way, is the case's to remove.
-        if case
-            .input
-            .iter()
-            .any(|step| step.sh.as_deref().is_some_and(|line| line.starts_with("ip link add br0 ")))
-        {
-            host.run("ip link del br0");
-        }
         assert_eq!(host.leaks(), Vec::<String>::new());
         eventually(std::time::Duration::from_secs(5), || match before.difference(&Snapshot::of(&host)) {
             same if same.is_empty() => Ok(()),
