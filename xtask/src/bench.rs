@@ -27,8 +27,14 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     let Options { subject: Subject::Cni } = options;
     packages::provide()?;
     stage("build", cargo(&["build", "--release", "--package", "berth"]))?;
-    stage("build the bench", cargo(&["build", "--release", "--package", "berth-integration", "--bin", "berth-bench"]))?;
-    stage("build the filler", cargo(&["build", "--release", "--package", "berth-ipam", "--example", "fill_pool"]))?;
+    stage(
+        "build the bench",
+        cargo(&["build", "--release", "--package", "berth-integration", "--bin", "berth-bench"]),
+    )?;
+    stage(
+        "build the filler",
+        cargo(&["build", "--release", "--package", "berth-ipam", "--example", "fill_pool"]),
+    )?;
     let target = target_dir()?;
     let mut run = command(&[&format!("{target}/release/berth-bench"), "cni"]);
     run.env("BERTH_FILL_POOL", format!("{target}/release/examples/fill_pool"));
@@ -51,6 +57,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir() -> Result<String> {
     let text = output(cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
-    Ok(metadata["target_directory"].as_str().unwrap_or("target").to_owned())
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
+    Ok(metadata.get("target_directory").and_then(serde_json::Value::as_str).unwrap_or("target").to_owned())
 }

@@ -9,7 +9,10 @@ use crate::run::{cargo, command, stage};
 pub(crate) fn demo() -> Result<()> {
     packages::provide()?;
     stage("build", cargo(&["build", "--quiet", "--package", "berth"]))?;
-    stage("build the demo", cargo(&["build", "--quiet", "--package", "berth-integration", "--bin", "berth-demo"]))?;
+    stage(
+        "build the demo",
+        cargo(&["build", "--quiet", "--package", "berth-integration", "--bin", "berth-demo"]),
+    )?;
     let target = crate::bench::target_dir()?;
     stage("demo", command(&[&format!("{target}/debug/berth-demo")]))
 }

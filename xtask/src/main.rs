@@ -11,6 +11,8 @@ mod packages;
 mod run;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -35,8 +37,19 @@ enum Command {
     Layers,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run_command(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain, without a backtrace: what failed has said why above.
+            run::say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: Command) -> Result<()> {
+    match command {
         Command::Test(options) => test::test(&options),
         Command::Demo => demo::demo(),
         Command::Bench(options) => bench::bench(&options),
