@@ -7,6 +7,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Colour, Out};
 
+/// How many findings of one code are told in full: one flush makes one for each element there was.
+const FULLY_TOLD: usize = 10;
+
 /// `doctor`
 pub(super) fn doctor(dirs: &Dirs, out: &mut Out<'_>) -> Result<Exit, Failure> {
     show(&examine(dirs), out)
@@ -16,8 +19,12 @@ fn show(diagnosis: &Diagnosis, out: &mut Out<'_>) -> Result<Exit, Failure> {
     if out.is_json() {
         out.json(diagnosis)?;
     } else {
-        for finding in &diagnosis.findings {
-            finding_lines(finding, out)?;
+        for alike in diagnosis.findings.chunk_by(|a, b| (a.severity, a.code) == (b.severity, b.code)) {
+            alike.iter().take(FULLY_TOLD).try_for_each(|finding| finding_lines(finding, out))?;
+            if let (Some(first), more @ 1..) = (alike.first(), alike.len().saturating_sub(FULLY_TOLD)) {
+                out.line(format!("and {more} more [{}]; `--json` has them all", first.code))?;
+                out.line("")?;
+            }
         }
         let count =
             |severity| diagnosis.findings.iter().filter(|finding| finding.severity == severity).count();
@@ -92,6 +99,18 @@ mod tests {
             vec![finding(Severity::Person, "route-overlaps"), finding(Severity::Repairable, "bridge-down")];
         insta::assert_snapshot!(printed(findings, Reader::Plain).1);
         assert_eq!(printed(Vec::new(), Reader::Plain).1, "all is well\n");
+    }
+
+    #[test]
+    fn many_alike_are_told_short_to_people_and_whole_to_programs() {
+        let many = || vec![finding(Severity::Repairable, "element-missing"); FULLY_TOLD + 3];
+        let text = printed(many(), Reader::Plain).1;
+        assert_eq!(text.matches("cause").count(), FULLY_TOLD);
+        assert!(
+            text.ends_with("and 3 more [element-missing]; `--json` has them all\n\n13 to repair\n"),
+            "{text}"
+        );
+        assert_eq!(printed(many(), Reader::Json).1.matches("cause").count(), FULLY_TOLD + 3);
     }
 
     #[test]
