@@ -1,13 +1,14 @@
 //! `doctor`: compares records, kernel, ruleset and switches, and says what differs, why, and what to do.
 //!
-//! It changes nothing: it reads lists over netlink and files under `/proc`, opens records only where they exist and look
-//! whole, and takes no lock. What can be read is compared even where something else cannot ([`read`] turns a failure
-//! into a finding), so it works with damaged records and a full disk.
+//! It changes nothing: it reads lists over netlink and files under `/proc`, lets `nft` list, and opens records only where
+//! they exist and look whole, as every call does (SQLite's own files beside them may come and go). What can be read is
+//! compared even where something else cannot, which is a finding itself; so it works with damaged records and a full
+//! disk.
 //!
 //! Everything is looked at twice, and only what is found both times is reported: an attach or a detach that is under way
 //! looks like damage for a moment.
 //!
-//! The comparisons are pure functions over what was read: [`records`], [`links`], [`rules`], [`host`].
+//! The comparisons are pure functions over what was read: `records`, `links`, `rules`, `host`.
 
 mod host;
 mod links;
