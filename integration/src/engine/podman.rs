@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::{Cgroup, Suite, image};
-use crate::{Cmd, Host, Ran};
+use crate::{Cmd, Host, Place, Ran};
 
 /// A podman of its own on a host. Containers run [`super::APPLETS`]; by default a web server that shows its name.
 #[derive(Debug)]
@@ -155,9 +157,15 @@ network_config_dir = {networks:?}
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    /// The process of container `name`, by its number on the machine.
-    pub fn pid(&self, name: &str) -> i32 {
-        self.run(&format!("inspect --format {{{{.State.Pid}}}} {name}")).trim().parse().unwrap()
+    /// The network namespace of container `name`, with the host's files.
+    #[track_caller]
+    pub fn place(&self, name: &str) -> Place {
+        let pid = self.run(&format!("inspect --format {{{{.State.Pid}}}} {name}"));
+        let netns = fs::File::open(format!("/proc/{}/ns/net", pid.trim())).unwrap();
+        self.host.inside(|| {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            Place::here(self.host.env().to_vec())
+        })
     }
 
     /// Requires that the last process of a container ends by itself: podman's own cleaning runs after its exit.

@@ -230,6 +230,35 @@ fn a_sandbox_on_the_hosts_network_is_left_alone() {
 }
 
 #[test]
+fn rbridge_alone_publishes_and_shapes() {
+    let mut list = own_list();
+    match Suite::chosen() {
+        Suite::Berth => {
+            let mut bridge = list["plugins"][0].clone();
+            bridge["capabilities"] = json!({"portMappings": true, "bandwidth": true});
+            list["plugins"] = json!([bridge]);
+        }
+        Suite::Reference => {
+            let plugins = list["plugins"].as_array_mut().unwrap();
+            plugins.push(json!({"type": "bandwidth", "capabilities": {"bandwidth": true}}));
+        }
+    }
+    cri_test(list, |node| {
+        let mut pod = node.pod("a", &[(8080, 80)]);
+        pod.annotations.insert("kubernetes.io/ingress-bandwidth".to_owned(), "8M".to_owned());
+        pod.annotations.insert("kubernetes.io/egress-bandwidth".to_owned(), "4M".to_owned());
+        let id = node.cri.run(&pod).unwrap();
+        assert_eq!(answer(node.host, "192.0.2.2:8080"), "a");
+        let shapers = node.host.run("tc qdisc show");
+        for rate in ["rate 8Mbit", "rate 4Mbit"] {
+            assert!(shapers.contains(rate), "{rate}: {shapers}");
+        }
+        node.end(&id);
+        assert!(!node.host.run("tc qdisc show").contains("rate "), "shapers are left");
+    });
+}
+
+#[test]
 fn a_full_pool_refuses_and_the_next_sandbox_after_a_removal_fits() {
     let mut list = own_list();
     list["plugins"][0]["ipam"] =

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use berth_integration::Host;
-use berth_integration::engine::{Podman, Suite, answer, engine_test, no_answer};
+use berth_integration::engine::{Podman, Suite, answer, berth, engine_test, no_answer};
+use berth_integration::{Host, Probe};
 use serde_json::{Value, json};
 
 const PROGRAMS: [&str; 5] = ["podman", "conmon", "runc", "iptables", "busybox"];
@@ -19,12 +20,13 @@ fn podman_test(test: impl FnOnce(&Host, &Podman<'_>)) {
 
 #[test]
 fn containers_on_a_network_that_podman_wrote_reach_each_other() {
-    podman_test(|_, podman| {
+    podman_test(|host, podman| {
         podman.run("network create n1");
         podman.start("a", "--network n1");
         podman.start("b", "--network n1");
         let (a, b) = (podman.address("a", "n1"), podman.address("b", "n1"));
         assert_ne!(a, b);
+        assert_attachments(host, 2);
         assert_eq!(podman.fetch("a", b), "b");
         assert_eq!(podman.fetch("b", a), "a");
         podman.run("rm -f -t 0 a b");
@@ -90,11 +92,13 @@ fn a_neighbour_on_the_lan_reaches_a_published_port() {
         let seat = lan.join(host);
         {
             let podman = Podman::new(host, Suite::chosen());
-            podman.run("network create n1");
+            podman.run("network create --subnet 10.89.7.0/24 --subnet fd00:89::/64 --ipv6 n1");
             podman.start("a", "--network n1 -p 8080:80");
             assert_eq!(answer(&lan, format!("{}:8080", seat.v4)), "a");
+            assert_eq!(answer(&lan, format!("[{}]:8080", seat.v6)), "a");
             podman.run("rm -f -t 0 a");
             no_answer(&lan, format!("{}:8080", seat.v4));
+            no_answer(&lan, format!("[{}]:8080", seat.v6));
         }
         host.run(&format!("ip link delete {}", seat.ifname));
     });
@@ -136,11 +140,46 @@ fn a_published_port_that_another_container_has_is_refused() {
         }
         podman.run("network create n1");
         podman.start("a", "--network n1 -p 8080:80");
-        // Podman itself holds a socket on the port, unless the container that asks is on another address of the host.
         let refused = podman.refuses("b", "--network n1 -p 8080:80");
         assert!(refused.contains("8080"), "{refused}");
+        let holder = podman.run("inspect --format {{.Id}} a");
+        assert!(refused.contains(&holder[..12]), "the holder {holder} is not named: {refused}");
         podman.run("rm -f -t 0 b");
         assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        podman.run("rm -f -t 0 a");
+    });
+}
+
+#[test]
+fn a_published_port_that_a_program_listens_on_is_refused() {
+    podman_test(|host, podman| {
+        if Suite::chosen() == Suite::Reference {
+            // The reference takes it away from the program; it is podman's own socket that is refused then.
+            return;
+        }
+        podman.run("network create n1");
+        let server = host.serve_http(8080, "server");
+        let refused = podman.refuses("a", "--network n1 -p 8080:80");
+        assert!(refused.contains("8080"), "{refused}");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "server");
+        assert_attachments(host, 0);
+        podman.run("rm -f -t 0 a");
+        drop(server);
+        podman.start("a", "--network n1 -p 8080:80");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        podman.run("rm -f -t 0 a");
+    });
+}
+
+#[test]
+fn datagrams_reach_a_published_port() {
+    podman_test(|host, podman| {
+        podman.run("network create n1");
+        podman.start("a", "--network n1 -p 5353:53/udp");
+        let server = podman.place("a").serve_udp(53, "a");
+        host.probe(&Probe::udp("192.0.2.2:5353").times(3)).all_from("a");
+        host.probe(&Probe::udp("127.0.0.1:5353")).all_from("a");
+        drop(server);
         podman.run("rm -f -t 0 a");
     });
 }
@@ -163,12 +202,13 @@ fn a_network_with_both_families_gives_both() {
 
 #[test]
 fn a_container_on_two_networks_has_an_interface_on_each() {
-    podman_test(|_, podman| {
+    podman_test(|host, podman| {
         podman.run("network create --subnet 10.89.7.0/24 n1");
         podman.run("network create --subnet 10.89.8.0/24 n2");
-        podman.start("a", "--network n1,n2");
+        podman.start("a", "--network n1,n2 -p 8080:80");
         podman.start("b", "--network n1");
         podman.start("c", "--network n2");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
         assert_eq!(podman.fetch("b", podman.address("a", "n1")), "a");
         assert_eq!(podman.fetch("c", podman.address("a", "n2")), "a");
         podman.run("rm -f -t 0 a b c");
@@ -204,6 +244,24 @@ fn a_network_is_connected_and_disconnected_while_the_container_runs() {
         podman.run("network disconnect n2 a");
         assert!(!podman.exec("a", "ip link").contains("eth1"));
         podman.run("rm -f -t 0 a b");
+    });
+}
+
+#[test]
+fn a_second_network_is_connected_to_a_container_with_a_published_port() {
+    podman_test(|host, podman| {
+        podman.run("network create n1");
+        podman.run("network create n2");
+        podman.start("a", "--network n1 -p 8080:80");
+        // Podman publishes the ports on each network; its conmon holds a socket on them by now.
+        podman.run("network connect n2 a");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        podman.run("network disconnect n2 a");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        podman.run("network connect n2 a");
+        podman.run("network disconnect n1 a");
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        podman.run("rm -f -t 0 a");
     });
 }
 
@@ -271,6 +329,60 @@ fn reload_repairs_a_flushed_packet_filter() {
 }
 
 #[test]
+fn gc_repairs_a_flushed_packet_filter() {
+    podman_test(|host, podman| {
+        if Suite::chosen() == Suite::Reference {
+            // The reference has no such command.
+            return;
+        }
+        podman.run("network create n1");
+        podman.start("a", "--network n1 -p 8080:80");
+        host.run("nft flush ruleset");
+        berth(host, ["gc"]).run();
+        assert_eq!(answer(host, "192.0.2.2:8080"), "a");
+        assert_attachments(host, 1);
+        podman.run("rm -f -t 0 a");
+    });
+}
+
+#[test]
+fn podmans_isolation_option_is_understood() {
+    podman_test(|_, podman| {
+        podman.run("network create --opt isolate=true n1");
+        podman.run("network create --opt isolate=true n2");
+        podman.start("a", "--network n1");
+        podman.start("b", "--network n1");
+        podman.start("c", "--network n2");
+        assert_eq!(podman.fetch("a", podman.address("b", "n1")), "b");
+        assert!(!podman.pings("a", podman.address("c", "n2")));
+        podman.run("rm -f -t 0 a b c");
+    });
+}
+
+#[test]
+fn the_mtu_of_a_network_is_the_containers() {
+    podman_test(|_, podman| {
+        podman.run("network create --opt mtu=1400 n1");
+        podman.start("a", "--network n1");
+        assert!(podman.exec("a", "ip link show eth0").contains(" mtu 1400 "));
+        podman.run("rm -f -t 0 a");
+    });
+}
+
+#[test]
+fn host_local_serves_another_main_plugin() {
+    podman_test(|host, podman| {
+        podman.run("network create -d macvlan -o parent=up0 --subnet 10.89.7.0/24 n1");
+        podman.start("a", "--network n1");
+        podman.start("b", "--network n1 --ip 10.89.7.9");
+        assert_eq!(podman.fetch("a", "10.89.7.9"), "b");
+        assert_eq!(podman.fetch("b", podman.address("a", "n1")), "a");
+        podman.run("rm -f -t 0 a b");
+        assert_attachments(host, 0);
+    });
+}
+
+#[test]
 fn containers_started_at_once_get_different_addresses_and_ports() {
     podman_test(|host, podman| {
         podman.run("network create n1");
@@ -281,7 +393,7 @@ fn containers_started_at_once_get_different_addresses_and_ports() {
             .map(|(name, port)| podman.start_cmd(name, &format!("--network n1 -p {port}:80")).spawn())
             .collect();
         for start in starting {
-            start.wait(std::time::Duration::from_secs(30)).success();
+            start.wait(Duration::from_secs(30)).success();
         }
         let addresses: BTreeSet<_> = names.iter().map(|name| podman.address(name, "n1")).collect();
         assert_eq!(addresses.len(), names.len());
@@ -290,6 +402,14 @@ fn containers_started_at_once_get_different_addresses_and_ports() {
         }
         podman.run("rm -f -t 0 a b c d e f");
     });
+}
+
+#[track_caller]
+fn assert_attachments(host: &Host, count: usize) {
+    if Suite::chosen() == Suite::Berth {
+        let attachments: Value = serde_json::from_str(&berth(host, ["ps", "--json"]).run()).unwrap();
+        assert_eq!(attachments.as_array().map(Vec::len), Some(count), "{attachments}");
+    }
 }
 
 /// A network for berth's own types, as a person writes it.
