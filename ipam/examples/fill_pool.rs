@@ -1,7 +1,12 @@
 //! `fill_pool RUN_DIR NETWORK COUNT`: leases COUNT addresses of 10.80.0.0/16 to as many owners, in one process, and
 //! prints the median of the last thousand in microseconds. The benchmark of a full pool uses it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a tool of the benchmark")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a tool of the benchmark"
+)]
 
 use std::time::Instant;
 

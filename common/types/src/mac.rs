@@ -83,7 +83,14 @@ mod tests {
     fn text_and_bytes_agree() {
         let mac: MacAddr = "C2-b0:57:49:47:f2".parse().unwrap();
         assert_eq!(mac.to_string(), "c2:b0:57:49:47:f2");
-        for bad in ["", "c2:b0:57:49:47", "c2:b0:57:49:47:f2:00", "c2:b0:57:49:47:g2", "+1:00:00:00:00:00", "c2b0574947f2"] {
+        for bad in [
+            "",
+            "c2:b0:57:49:47",
+            "c2:b0:57:49:47:f2:00",
+            "c2:b0:57:49:47:g2",
+            "+1:00:00:00:00:00",
+            "c2b0574947f2",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad:?} was accepted");
         }
     }

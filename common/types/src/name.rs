@@ -53,7 +53,8 @@ impl IfName {
             return Err(NameError::Dots);
         }
         // `%` is no part of the kernel's check, but a name with it is a template there (`dev_alloc_name`).
-        let bad = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_whitespace() || c.is_control();
+        let bad =
+            |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_whitespace() || c.is_control();
         if name.chars().any(bad) {
             return Err(NameError::BadCharacter { kind: "interface name", name });
         }
@@ -168,7 +169,9 @@ mod tests {
         for good in ["eth0", "a", "veth0123456789a", "br-x.1", "ü"] {
             assert_eq!(IfName::new(good).map(String::from), Ok(good.to_owned()));
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "sixteen-bytes-xx", "eth%d", "a\0b", "üüüüüüüü"] {
+        for bad in
+            ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "sixteen-bytes-xx", "eth%d", "a\0b", "üüüüüüüü"]
+        {
             assert!(IfName::new(bad).is_err(), "{bad:?} was accepted");
         }
     }

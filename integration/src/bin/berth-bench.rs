@@ -6,10 +6,8 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::print_stderr,
     reason = "a benchmark: whatever goes wrong ends it, and its output is its purpose"
 )]
 
@@ -31,7 +29,7 @@ fn main() {
     println!("| work | berth | compared with | ratio |\n|---|---|---|---|");
     memory();
     version();
-    let reference = Path::new("/usr/lib/cni/bridge").exists().then(|| one_port_reference());
+    let reference = Path::new("/usr/lib/cni/bridge").exists().then(one_port_reference);
     let one = one_port(1);
     report("ADD, bridge + IPAM + 1 port", one.0, reference.map(|pair| ("reference chain", pair.0)));
     report("DEL of the same", one.1, reference.map(|pair| ("reference chain", pair.1)));

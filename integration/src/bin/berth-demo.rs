@@ -2,7 +2,7 @@
 //! happens in a private host, so nothing of the machine is touched.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a demonstration: its output is its purpose")]
+#![expect(clippy::print_stdout, reason = "a demonstration: its output is its purpose")]
 
 use berth_integration::{Cni, Container, Host, Probe};
 use serde_json::{Value, json};
@@ -20,7 +20,10 @@ fn main() {
     step("who reaches what");
     let page = web.serve_http(80, "hello from web");
     let gateway = "10.80.0.1";
-    show("client -> web by address", client.probe(&Probe::http(format!("{web_address}:80"))).succeeded() == 1);
+    show(
+        "client -> web by address",
+        client.probe(&Probe::http(format!("{web_address}:80"))).succeeded() == 1,
+    );
     show("client -> web by ping", client.ping(&web_address, 1) == 1);
     show("host   -> 127.0.0.1:8080", host.probe(&Probe::http("127.0.0.1:8080")).succeeded() == 1);
     show("host   -> 192.0.2.2:8080", host.probe(&Probe::http("192.0.2.2:8080")).succeeded() == 1);
@@ -54,7 +57,8 @@ fn show(what: &str, reached: bool) {
 }
 
 fn call<'h>(cni: &Cni<'h>, container: &Container<'_>, ports: &[(u16, u16)]) -> berth_integration::Call<'h> {
-    let mapping = |(host, inside): &(u16, u16)| json!({"hostPort": host, "containerPort": inside, "protocol": "tcp"});
+    let mapping =
+        |(host, inside): &(u16, u16)| json!({"hostPort": host, "containerPort": inside, "protocol": "tcp"});
     let mappings: Vec<Value> = ports.iter().map(mapping).collect();
     cni.conf(json!({
         "type": "rbridge", "name": "demo", "bridge": "demo0", "isDefaultGateway": true, "ipMasq": true,

@@ -3,6 +3,13 @@
 //! `BERTH_TEST_PLUGINS=reference` runs the same tests on the reference plugins, but for what only berth can do: so the tests
 //! themselves are proved.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests and their helpers: whatever goes wrong fails the test"
+)]
 #![forbid(unsafe_code)]
 
 mod cri;

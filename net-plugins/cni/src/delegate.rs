@@ -56,7 +56,7 @@ pub fn resolve(kind: &str, search: &SearchPath) -> Result<PathBuf, CniError> {
         let kind = shortened(kind, 60);
         CniError::new(
             Code::PluginMissing,
-            format!("failed to find plugin {kind:?} in path [{}]", dirs.join(" ")),
+            format!("failed to find plugin {kind:?} in path [{}]", shortened(&dirs.join(" "), 1000)),
         )
     })
 }

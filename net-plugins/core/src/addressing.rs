@@ -29,7 +29,8 @@ fn has_default(routes: &[Route], v4: bool) -> bool {
 }
 
 fn default_of(leases: &[AddressLease], v4: bool) -> Option<Route> {
-    let gateway = leases.iter().filter(|lease| lease.address.is_ipv4() == v4).find_map(|lease| lease.gateway)?;
+    let gateway =
+        leases.iter().filter(|lease| lease.address.is_ipv4() == v4).find_map(|lease| lease.gateway)?;
     let any = if v4 { "0.0.0.0/0" } else { "::/0" };
     Some(Route::new(any.parse().ok()?, Some(gateway)))
 }

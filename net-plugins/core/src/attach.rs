@@ -108,7 +108,8 @@ impl Berth {
 
     fn finish(&mut self, record: &AttachmentRecord) -> Result<(), CoreError> {
         let text = payload(&Held::Bridge(Box::new(record.clone())))?;
-        self.store_mut().write(|tx| tx.attachment_ready(&record.key, &text).map(drop).map_err(CoreError::from))
+        self.store_mut()
+            .write(|tx| tx.attachment_ready(&record.key, &text).map(drop).map_err(CoreError::from))
     }
 
     /// The network in the kernel and the records, and the shared lock that keeps it there.
@@ -124,10 +125,10 @@ impl Berth {
             let observed = observe::network(self, kernel, spec)?;
             let mac = random_mac()?;
             let (plan, wanted) = plan_network(spec, &record.leases, mac, &observed)?;
-            if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge) {
-                if *had == wanted {
-                    return Ok((wanted, bridge.clone(), lock));
-                }
+            if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge)
+                && *had == wanted
+            {
+                return Ok((wanted, bridge.clone(), lock));
             }
             drop(lock);
             self.make_network(kernel, spec, record)?;
@@ -155,7 +156,12 @@ impl Berth {
         Ok(())
     }
 
-    fn record_network(&mut self, record: &NetworkRecord, plan: &Plan, applied: &Applied) -> Result<(), CoreError> {
+    fn record_network(
+        &mut self,
+        record: &NetworkRecord,
+        plan: &Plan,
+        applied: &Applied,
+    ) -> Result<(), CoreError> {
         let text = payload(record)?;
         let saved = applied.host_wide_switches(plan);
         self.store_mut().write(|tx| {
@@ -239,7 +245,9 @@ fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> Att
         host_ifname: host_ifname(&request.key, 0),
         mac,
         port: PortSpec {
-            hairpin: request.hairpin,
+            // With br_netfilter, what a container sends to its own published port is translated on the bridge and goes
+            // back out of the port it came by.
+            hairpin: request.hairpin || !request.ports.is_empty(),
             isolated: request.port_isolation || !request.network.reach.between_containers,
             guard: guard_for(request.anti_spoofing, !leases.is_empty()),
         },
@@ -270,8 +278,14 @@ fn spec_of(request: &AttachRequest, record: &AttachmentRecord) -> AttachmentSpec
     }
 }
 
-fn attachment_of(record: &AttachmentRecord, network: &NetworkRecord, bridge: Link, host: &Link) -> Attachment {
-    let AttachmentRecord { key, host_ifname, mac, leases, routes, dns, published, sandbox_path, .. } = record.clone();
+fn attachment_of(
+    record: &AttachmentRecord,
+    network: &NetworkRecord,
+    bridge: Link,
+    host: &Link,
+) -> Attachment {
+    let AttachmentRecord { key, host_ifname, mac, leases, routes, dns, published, sandbox_path, .. } =
+        record.clone();
     Attachment {
         key,
         bridge: network.bridge.clone(),
@@ -298,4 +312,3 @@ fn random_mac() -> Result<MacAddr, CoreError> {
         .map_err(|err| CoreError::Missing { what: format!("failed to read /dev/urandom: {err}") })?;
     Ok(MacAddr::local(bytes))
 }
-

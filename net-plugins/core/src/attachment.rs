@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use berth_types::{AddressLease, AttachmentKey, Dns, IfName, MacAddr, PublishedPort, Route, SandboxId};
+use berth_types::{
+    AddressLease, AttachmentKey, Dns, IfName, MacAddr, PublishedPort, Route, SandboxId, fnv64,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::published::Published;
@@ -118,12 +120,21 @@ impl AttachmentRecord {
 
 /// The `ifalias` of an attachment's host link: what it is recognised by when no record is left.
 pub fn attachment_alias(key: &AttachmentKey) -> String {
-    format!("berth {} {} {}", key.network, key.container, key.ifname)
+    let AttachmentKey { network, container, ifname } = key;
+    let alias = format!("berth {network} {container} {ifname}");
+    let hash = fnv64([network.as_str(), container.as_str(), ifname.as_str()]);
+    bounded(alias, || format!("berth #{hash:016x}"))
 }
 
 /// The `ifalias` of a network's bridge.
 pub fn bridge_alias(network: &berth_types::NetworkName) -> String {
-    format!("berth {network}")
+    bounded(format!("berth {network}"), || format!("berth #{:016x}", fnv64([network.as_str()])))
+}
+
+/// `alias`, or `instead` where the kernel would not take it (`IFALIASZ`): names have no limit. Such an alias still tells
+/// a link of berth's from others, but not what it is: without a record it cannot be rebuilt.
+fn bounded(alias: String, instead: impl FnOnce() -> String) -> String {
+    if alias.len() < 256 { alias } else { instead() }
 }
 
 /// Reads back what [`attachment_alias`] wrote.
@@ -153,7 +164,9 @@ mod tests {
             ifname: "eth0".parse().unwrap(),
         };
         assert_eq!(key_of_alias(&attachment_alias(&key)), Some(key));
-        for foreign in ["", "berth", "berth n0", "berth n0 c1 eth0 more", "other n0 c1 eth0", "berth n0 /x eth0"] {
+        for foreign in
+            ["", "berth", "berth n0", "berth n0 c1 eth0 more", "other n0 c1 eth0", "berth n0 /x eth0"]
+        {
             assert_eq!(key_of_alias(foreign), None, "{foreign:?}");
         }
     }

@@ -75,7 +75,10 @@ impl Berth {
     pub fn networks(&mut self) -> Result<Vec<NetworkRecord>, CoreError> {
         let rows = self.store.read(|tx| tx.live_networks().map_err(CoreError::from))?;
         let boot = self.boot().clone();
-        rows.into_iter().filter(|row| row.boot_id == boot).map(|row| parsed(&row.name, &row.payload)).collect()
+        rows.into_iter()
+            .filter(|row| row.boot_id == boot)
+            .map(|row| parsed(&row.name, &row.payload))
+            .collect()
     }
 
     /// One network.

@@ -31,13 +31,17 @@ impl Berth {
         let bridge = netlink.link_by_name(&record.bridge)?;
         match &bridge {
             None => wrong.push(format!("bridge {} is gone", record.bridge)),
-            Some(link) if link.kind != LinkKind::Bridge => wrong.push(format!("{} is not a bridge", record.bridge)),
+            Some(link) if link.kind != LinkKind::Bridge => {
+                wrong.push(format!("{} is not a bridge", record.bridge))
+            }
             Some(link) if !link.up => wrong.push(format!("bridge {} is down", record.bridge)),
             Some(_) => (),
         }
         match netlink.link_by_name(&record.host_ifname)? {
             None => wrong.push(format!("Interface name {} not found on the host", record.host_ifname)),
-            Some(link) if link.master.is_none() || link.master != bridge.as_ref().map(|bridge| bridge.index) => {
+            Some(link)
+                if link.master.is_none() || link.master != bridge.as_ref().map(|bridge| bridge.index) =>
+            {
                 wrong.push(format!("{} is not a port of {}", record.host_ifname, record.bridge));
             }
             Some(link) if !link.up => wrong.push(format!("{} is down", record.host_ifname)),
@@ -69,7 +73,9 @@ fn check_sandbox(record: &AttachmentRecord, sandbox: &Sandbox) -> Result<Vec<Str
         wrong.push(format!("{ifname} is not a veth"));
     }
     let present = netlink.addrs(link.index)?;
-    for lease in record.leases.iter().filter(|lease| !present.iter().any(|addr| addr.address == lease.address)) {
+    for lease in
+        record.leases.iter().filter(|lease| !present.iter().any(|addr| addr.address == lease.address))
+    {
         wrong.push(format!("Failed to match addr {} on interface {ifname}", lease.address));
     }
     let mut routes = Vec::new();

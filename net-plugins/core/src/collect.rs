@@ -3,13 +3,13 @@
 //! Never removes what might be alive: an attachment goes when the runtime's list leaves it out, or when its owner is
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
-use std::collections::BTreeSet;
 use berth_netlink::{LinkKind, Netlink, sysctl};
 use berth_nft::NftSocket;
 use berth_store::lock::NetworkLock;
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
 use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 use crate::attachment::key_of_alias;
 use crate::berth::{Berth, is_dead};
@@ -67,7 +67,9 @@ impl Berth {
             for name in self.idle_networks(request, &report)? {
                 report.networks.push(name.clone());
                 if !request.dry_run {
-                    errors.extend(self.remove_network(&name).err().map(|err| format!("{name}: {}", Chain(&err))));
+                    errors.extend(
+                        self.remove_network(&name).err().map(|err| format!("{name}: {}", Chain(&err))),
+                    );
                 }
             }
         }
@@ -136,7 +138,8 @@ impl Berth {
                 continue;
             }
             let listed = (owner.container.clone(), owner.ifname.clone());
-            let goes = request.valid.as_ref().map_or_else(|| is_dead(&lease), |valid| !valid.contains(&listed));
+            let goes =
+                request.valid.as_ref().map_or_else(|| is_dead(&lease), |valid| !valid.contains(&listed));
             if goes {
                 report.leases += 1;
                 owners.insert(owner.clone());
@@ -153,7 +156,11 @@ impl Berth {
         })
     }
 
-    fn idle_networks(&mut self, request: &GcRequest, report: &GcReport) -> Result<Vec<NetworkName>, CoreError> {
+    fn idle_networks(
+        &mut self,
+        request: &GcRequest,
+        report: &GcReport,
+    ) -> Result<Vec<NetworkName>, CoreError> {
         let mut idle = Vec::new();
         for network in self.networks()? {
             if request.network.as_ref().is_some_and(|name| *name != network.name) {
@@ -183,7 +190,9 @@ impl Berth {
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
             let netlink = Netlink::open()?;
-            if let Some(link) = netlink.link_by_name(&record.bridge)?.filter(|link| link.kind == LinkKind::Bridge) {
+            if let Some(link) =
+                netlink.link_by_name(&record.bridge)?.filter(|link| link.kind == LinkKind::Bridge)
+            {
                 netlink.link_del(link.index)?;
             }
         }

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use berth_netlink::Netlink;
 use berth_nft::{Batch, CommitError, Element, NftSocket};
-use berth_store::{AttachmentRow, BootTime};
 use berth_store::lock::RulesLock;
+use berth_store::{AttachmentRow, BootTime};
 use berth_types::{AttachmentKey, IfName, host_ifname};
 
 use crate::attachment::attachment_alias;
@@ -108,7 +108,9 @@ fn delete_links(names: &[IfName], alias: &str) -> Result<(), CoreError> {
             continue;
         }
         netlink.link_del(link.index)?;
-        if let Some(ifb) = netlink.link_by_name(&ifb_name(name))?.filter(|ifb| ifb.alias.as_deref() == Some(alias)) {
+        if let Some(ifb) =
+            netlink.link_by_name(&ifb_name(name))?.filter(|ifb| ifb.alias.as_deref() == Some(alias))
+        {
             netlink.link_del(ifb.index)?;
         }
     }

@@ -69,7 +69,8 @@ pub fn of_attachment(attachment: &AttachmentRecord) -> BTreeSet<Element> {
 pub fn of_published(key: &AttachmentKey, published: &Published) -> BTreeSet<Element> {
     let Published { ports, hairpin, masquerade_all } = published;
     let owner = owner_mark(key);
-    let mut elements: BTreeSet<Element> = ports.iter().map(|port| Element::Port { port: *port, owner }).collect();
+    let mut elements: BTreeSet<Element> =
+        ports.iter().map(|port| Element::Port { port: *port, owner }).collect();
     for (subnet, addr) in hairpin {
         elements.insert(Element::Hairpin { subnet: *subnet, addr: *addr });
     }

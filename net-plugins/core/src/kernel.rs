@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use berth_netlink::sysctl::{self, SysctlError};
 use berth_netlink::{
-    AddrFlags, BridgeSpec, Link, LinkChange, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox, SandboxError, VethSpec,
-    VlanFlags, VlanTarget,
+    AddrFlags, BridgeSpec, Link, LinkChange, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox,
+    SandboxError, VethSpec, VlanFlags, VlanTarget,
 };
 use berth_nft::{Batch, CommitError, Element, LayError, NftSocket, SocketError};
-use berth_store::{AttachmentRow, AttachmentState, Dirs};
 use berth_store::lock::RulesLock;
+use berth_store::{AttachmentRow, AttachmentState, Dirs};
 use berth_types::{IfName, MacAddr, Route};
 
 use crate::attachment::{Bandwidth, DuplicateDetection};
@@ -237,12 +237,20 @@ impl Apply for Kernel<'_> {
             Step::AddrAdd { link, address } => {
                 let index = self.index(link)?;
                 let added = self.host.addr_add(index, *address, NO_DAD)?;
-                Ok(if added { Undo::AddrDel { link: link.clone(), address: *address } } else { Undo::Nothing })
+                Ok(if added {
+                    Undo::AddrDel { link: link.clone(), address: *address }
+                } else {
+                    Undo::Nothing
+                })
             }
             Step::AddrDel { link, address } => {
                 let index = self.index(link)?;
                 let deleted = self.host.addr_del(index, *address)?;
-                Ok(if deleted { Undo::AddrAdd { link: link.clone(), address: *address } } else { Undo::Nothing })
+                Ok(if deleted {
+                    Undo::AddrAdd { link: link.clone(), address: *address }
+                } else {
+                    Undo::Nothing
+                })
             }
             Step::LinkUp { link } => {
                 let index = self.index(link)?;
@@ -309,10 +317,14 @@ impl Apply for Kernel<'_> {
                 let port = self.index(port)?;
                 // What is sent before the port forwards is lost. A neighbour that is not told asks sooner or later: no
                 // reason to fail.
-                let told = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| match self.container_mac {
-                    Some(mac) => self.sandbox.as_ref().map_or(Ok(()), |(_, netlink)| netlink.link_announce(index, mac)),
-                    None => Ok(()),
-                });
+                let told =
+                    self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| match self.container_mac {
+                        Some(mac) => self
+                            .sandbox
+                            .as_ref()
+                            .map_or(Ok(()), |(_, netlink)| netlink.link_announce(index, mac)),
+                        None => Ok(()),
+                    });
                 if let Err(err) = told {
                     tracing::warn!(%err, "not announced");
                 }

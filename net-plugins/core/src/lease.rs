@@ -29,7 +29,8 @@ impl Berth {
 
     /// Releases what `key` holds; nothing is success.
     pub fn release(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
-        self.store_mut().write(|tx| berth_ipam::release(tx, key, BootTime::now()).map(drop).map_err(CoreError::from))
+        self.store_mut()
+            .write(|tx| berth_ipam::release(tx, key, BootTime::now()).map(drop).map_err(CoreError::from))
     }
 
     /// What `key` holds.

@@ -54,7 +54,10 @@ fn addresses(kernel: &Kernel, index: u32) -> Result<Vec<IpNetwork>, CoreError> {
 pub(crate) fn uplinks(netlink: &Netlink) -> Result<Vec<IfName>, CoreError> {
     let links = netlink.links()?;
     let is_uplink = |link: &berth_netlink::Link| {
-        link.kind != LinkKind::Bridge && link.master.is_none() && link.name.as_str() != "lo" && link.alias.is_none()
+        link.kind != LinkKind::Bridge
+            && link.master.is_none()
+            && link.name.as_str() != "lo"
+            && link.alias.is_none()
     };
     Ok(links.into_iter().filter(is_uplink).map(|link| link.name).collect())
 }

@@ -11,7 +11,9 @@ use berth_nft::Element;
 use berth_types::{AttachmentKey, Family, IfName, MacAddr, PublishedPort, Route};
 use ipnetwork::IpNetwork;
 
-use crate::attachment::{AttachmentRecord, AttachmentSpec, Bandwidth, ContainerLink, Guard};
+use crate::attachment::{
+    AttachmentRecord, AttachmentSpec, Bandwidth, ContainerLink, DuplicateDetection, Guard,
+};
 use crate::attachment::{attachment_alias, bridge_alias};
 use crate::elements;
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Vlan, subnet_of};
@@ -53,7 +55,9 @@ pub struct Forwarding {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The bridge's name belongs to something else.
-    #[error("failed to create bridge \"{name}\": \"{name}\" already exists but is not a bridge (it is {kind})")]
+    #[error(
+        "failed to create bridge \"{name}\": \"{name}\" already exists but is not a bridge (it is {kind})"
+    )]
     NotABridge {
         /// The name.
         name: IfName,
@@ -101,7 +105,10 @@ pub fn plan_network(
 ) -> Result<(Plan, NetworkRecord), PlanError> {
     let mut plan = Plan::default();
     if spec.vlan.is_some() && !observed.vlan_filtering {
-        return Err(PlanError::Unsupported { what: "`vlan` and `vlanTrunk`", option: "CONFIG_BRIDGE_VLAN_FILTERING" });
+        return Err(PlanError::Unsupported {
+            what: "`vlan` and `vlanTrunk`",
+            option: "CONFIG_BRIDGE_VLAN_FILTERING",
+        });
     }
     let record = merged(spec, leases, mac, observed);
     refuse_overlaps(&record, &observed.others)?;
@@ -175,7 +182,8 @@ fn refuse_overlaps(record: &NetworkRecord, others: &[NetworkRecord]) -> Result<(
     for other in others.iter().filter(|other| other.gateway && other.name != record.name) {
         for subnet in &record.subnets {
             let same = |theirs: &&IpNetwork| **theirs == *subnet && other.bridge == record.bridge;
-            let clash = other.subnets.iter().filter(|theirs| !same(theirs)).find(|theirs| overlap(subnet, theirs));
+            let clash =
+                other.subnets.iter().filter(|theirs| !same(theirs)).find(|theirs| overlap(subnet, theirs));
             if let Some(theirs) = clash {
                 return Err(PlanError::Overlap {
                     subnet: *subnet,
@@ -203,8 +211,10 @@ fn add_bridge(plan: &mut Plan, spec: &NetworkSpec, record: &NetworkRecord) {
         alias: bridge_alias(&spec.name),
         vlan_filtering: spec.vlan.is_some(),
     });
-    // CVE-2020-10749: a container's router advertisement must not move the host's routes. Before the bridge is up.
-    for key in ["accept_ra", "autoconf"] {
+    // CVE-2020-10749: a container's router advertisement must not move the host's routes. Before the bridge is up. And
+    // without duplicate address detection: while the bridge's link-local address is tentative, the kernel asks for no
+    // neighbour on behalf of forwarded packets (`ndisc_send_ns`), for a second or two.
+    for key in ["accept_ra", "autoconf", "accept_dad"] {
         let key = switch::of_link(Family::V6, name, key);
         plan.push(Step::Sysctl { key, value: "0".to_owned(), host_wide: false });
     }
@@ -226,7 +236,8 @@ fn gateway_addresses(
             IpNetwork::V4(_) => found.is_ipv4() && !record.gateways.contains(found),
             IpNetwork::V6(_) => found.is_ipv6() && overlap(found, wanted),
         };
-        let foreign = |found: &&IpNetwork| !observed.network.as_ref().is_some_and(|net| net.gateways.contains(found));
+        let foreign =
+            |found: &&IpNetwork| !observed.network.as_ref().is_some_and(|net| net.gateways.contains(found));
         for found in present.iter().filter(in_the_way) {
             match spec.other_address {
                 OtherAddress::Replace => {
@@ -330,9 +341,16 @@ pub fn ifb_name(host: &IfName) -> IfName {
 fn sandbox(plan: &mut Plan, spec: &AttachmentSpec) {
     let link = &spec.key.ifname;
     if spec.leases.iter().any(|lease| lease.address.is_ipv6()) {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("ndisc_notify", "1")] {
+        for (key, value) in
+            [("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("ndisc_notify", "1")]
+        {
             let key = switch::of_link(Family::V6, link, key);
             plan.push(Step::SandboxSysctl { key, value: value.to_owned() });
+        }
+        if spec.duplicate_detection == DuplicateDetection::Off {
+            // The link-local address too: a port in hairpin mode hears the echo of its own question.
+            let key = switch::of_link(Family::V6, link, "accept_dad");
+            plan.push(Step::SandboxSysctl { key, value: "0".to_owned() });
         }
     }
     for lease in &spec.leases {
@@ -363,7 +381,8 @@ pub fn plan_published(key: &AttachmentKey, published: &Published, localhost_link
     plan.push_elements(elements::of_published(key, published));
     // Traffic of the host to 127.0.0.1 must be allowed to leave by the bridge, and its answers to come back. The
     // ruleset drops everything else that comes from outside for 127.0.0.0/8, and was committed by the step before.
-    if let Some(link) = localhost_link.filter(|_| published.ports.iter().any(|port| port.host_addr.is_ipv4())) {
+    if let Some(link) = localhost_link.filter(|_| published.ports.iter().any(|port| port.host_addr.is_ipv4()))
+    {
         let key = switch::of_link(Family::V4, link, "route_localnet");
         plan.push(Step::Sysctl { key, value: "1".to_owned(), host_wide: false });
     }

@@ -46,7 +46,11 @@ fn mac() -> MacAddr {
 }
 
 fn observed() -> Observed {
-    Observed { uplinks: vec!["up0".parse().unwrap()], ra_uplinks: vec!["up0".parse().unwrap()], ..Observed::default() }
+    Observed {
+        uplinks: vec!["up0".parse().unwrap()],
+        ra_uplinks: vec!["up0".parse().unwrap()],
+        ..Observed::default()
+    }
 }
 
 fn link(kind: LinkKind) -> Link {
@@ -69,8 +73,11 @@ fn link(kind: LinkKind) -> Link {
 }
 
 fn record() -> AttachmentRecord {
-    let Addresses { leases, routes, dns } =
-        crate::addressing::complete(Addresses { leases: leases(), routes: Vec::new(), dns: Dns::default() }, true, true);
+    let Addresses { leases, routes, dns } = crate::addressing::complete(
+        Addresses { leases: leases(), routes: Vec::new(), dns: Dns::default() },
+        true,
+        true,
+    );
     let port = PublishedPort {
         proto: berth_types::Proto::Udp,
         host_addr: "0.0.0.0".parse().unwrap(),
@@ -151,17 +158,20 @@ fn the_guard_and_the_rules_come_before_the_link_is_up() {
     let plan = whole_plan(Reach::default(), &observed());
     let at = |wanted: &dyn Fn(&Step) -> bool| plan.steps().iter().position(wanted).unwrap();
     let up = |name: &'static str| move |step: &Step| matches!(step, Step::LinkUp { link } if link.as_str() == name);
-    let holds = |element: Element| {
-        move |step: &Step| matches!(step, Step::ElementsAdd(elements) if elements.contains(&element))
-    };
+    let holds = |element: Element| move |step: &Step| matches!(step, Step::ElementsAdd(elements) if elements.contains(&element));
     assert!(at(&holds(Element::Bridge("br0".parse().unwrap()))) < at(&up("br0")));
     assert!(at(&holds(Element::Guarded("veth00000001".parse().unwrap()))) < at(&up("veth00000001")));
-    let accept_ra = |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("br0/accept_ra"));
+    let accept_ra =
+        |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("br0/accept_ra"));
     assert!(at(&accept_ra) < at(&up("br0")));
-    let forward = |step: &Step| matches!(step, Step::Sysctl { key, .. } if *key == crate::switch::forward_v4());
+    let forward = |step: &Step| matches!(step, Step::Sysctl { key, .. } if *key == switch::forward_v4());
     assert!(at(&holds(Element::ClosedRouter("up0".parse().unwrap()))) < at(&forward));
-    let localnet = |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("route_localnet"));
-    assert!(at(&holds(Element::Port { port: record().published.ports[0], owner: crate::elements::owner_mark(&key()) })) < at(&localnet));
+    let localnet =
+        |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("route_localnet"));
+    assert!(
+        at(&holds(Element::Port { port: record().published.ports[0], owner: elements::owner_mark(&key()) }))
+            < at(&localnet)
+    );
 }
 
 #[test]
@@ -235,12 +245,13 @@ impl Apply for Model {
         }
         self.done += 1;
         Ok(match step {
-            Step::BridgeAdd { name, .. } | Step::VethAdd { host: name, .. } | Step::Shape { ifb: name, .. } => {
-                self.add(format!("link {name}"), Undo::LinkDel(name.clone()))
-            }
-            Step::Sysctl { key, value, .. } => {
-                self.add(format!("{key}={value}"), Undo::SysctlRestore { key: key.clone(), value: value.clone() })
-            }
+            Step::BridgeAdd { name, .. }
+            | Step::VethAdd { host: name, .. }
+            | Step::Shape { ifb: name, .. } => self.add(format!("link {name}"), Undo::LinkDel(name.clone())),
+            Step::Sysctl { key, value, .. } => self.add(
+                format!("{key}={value}"),
+                Undo::SysctlRestore { key: key.clone(), value: value.clone() },
+            ),
             Step::AddrAdd { link, address } => {
                 let undo = Undo::AddrDel { link: link.clone(), address: *address };
                 self.add(format!("address {address} {link}"), undo)
@@ -255,15 +266,16 @@ impl Apply for Model {
     }
 
     fn undo(&mut self, undo: &Undo) -> Result<(), Told> {
-        match undo {
-            Undo::Nothing | Undo::AddrAdd { .. } => (),
-            Undo::LinkDel(name) => drop(self.objects.remove(&format!("link {name}"))),
-            Undo::SysctlRestore { key, value } => drop(self.objects.remove(&format!("{key}={value}"))),
-            Undo::AddrDel { link, address } => drop(self.objects.remove(&format!("address {address} {link}"))),
+        let gone: Vec<String> = match undo {
+            Undo::Nothing | Undo::AddrAdd { .. } => Vec::new(),
+            Undo::LinkDel(name) => vec![format!("link {name}")],
+            Undo::SysctlRestore { key, value } => vec![format!("{key}={value}")],
+            Undo::AddrDel { link, address } => vec![format!("address {address} {link}")],
             Undo::ElementsRemove(elements) => {
-                elements.iter().for_each(|element| drop(self.objects.remove(&format!("element {element}"))));
+                elements.iter().map(|element| format!("element {element}")).collect()
             }
-        }
+        };
+        self.objects.retain(|object| !gone.contains(object));
         Ok(())
     }
 }

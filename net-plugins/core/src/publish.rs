@@ -52,7 +52,11 @@ impl Berth {
         let attached = matches!(had, Some(Held::Bridge(_)));
         let held = match had.filter(|_| attached) {
             Some(held) => held.with_published(published.clone()),
-            None => Held::Ports(PortsRecord { version: 1, key: request.key.clone(), published: published.clone() }),
+            None => Held::Ports(PortsRecord {
+                version: 1,
+                key: request.key.clone(),
+                published: published.clone(),
+            }),
         };
         let text = payload(&held)?;
         let new = NewAttachment {
@@ -117,10 +121,19 @@ impl Berth {
     }
 
     fn published_for(&mut self, request: &PublishRequest) -> Result<Published, CoreError> {
-        let PublishRequest { key: _, ports, targets, masquerade_hairpin, masquerade_all, link: _, sandbox: _ } = request;
+        let PublishRequest {
+            key: _,
+            ports,
+            targets,
+            masquerade_hairpin,
+            masquerade_all,
+            link: _,
+            sandbox: _,
+        } = request;
         let addrs: Vec<IpAddr> = targets.iter().map(IpNetwork::ip).collect();
         let ours = self.networks()?;
-        let on_our_bridge = |net: &IpNetwork| ours.iter().any(|network| network.subnets.contains(&subnet_of(*net)));
+        let on_our_bridge =
+            |net: &IpNetwork| ours.iter().any(|network| network.subnets.contains(&subnet_of(*net)));
         let hairpin = targets.iter().filter(|net| *masquerade_hairpin && !on_our_bridge(net));
         Ok(Published {
             ports: ports.iter().flat_map(|port| port.resolve(&addrs)).collect(),

@@ -19,7 +19,8 @@ use crate::published::{Held, Published};
 pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
     let netlink = Netlink::open()?;
     let links = netlink.links()?;
-    let tagged = links.iter().any(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth ")));
+    let tagged =
+        links.iter().any(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth ")));
     if !tagged {
         return Ok(());
     }
@@ -53,7 +54,8 @@ fn network_record(
 ) -> Result<NetworkRecord, CoreError> {
     let has = |element: Element| held.contains(&element);
     let addresses = netlink.addrs(bridge.index)?.into_iter().map(|addr| addr.address);
-    let gateways: BTreeSet<IpNetwork> = addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
+    let gateways: BTreeSet<IpNetwork> =
+        addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
     let subnets: BTreeSet<IpNetwork> = gateways.iter().map(|net| subnet_of(*net)).collect();
     Ok(NetworkRecord {
         version: NetworkRecord::VERSION,

@@ -219,10 +219,16 @@ impl fmt::Display for Step {
             Self::PortVlanDel { port, vid } => write!(f, "bridge vlan del {vid} on {port}"),
             Self::Shape { link, limits: Bandwidth { ingress, egress }, ifb } => {
                 write!(f, "shape {link}")?;
-                ingress.iter().try_for_each(|(rate, burst)| write!(f, " to the container {rate} bit/s burst {burst}"))?;
-                egress.iter().try_for_each(|(rate, burst)| write!(f, " from it by {ifb} {rate} bit/s burst {burst}"))
+                ingress.iter().try_for_each(|(rate, burst)| {
+                    write!(f, " to the container {rate} bit/s burst {burst}")
+                })?;
+                egress
+                    .iter()
+                    .try_for_each(|(rate, burst)| write!(f, " from it by {ifb} {rate} bit/s burst {burst}"))
             }
-            Self::SandboxAddrAdd { link, address, .. } => write!(f, "sandbox: address add {address} on {link}"),
+            Self::SandboxAddrAdd { link, address, .. } => {
+                write!(f, "sandbox: address add {address} on {link}")
+            }
             Self::SandboxSysctl { key, value } => write!(f, "sandbox: sysctl {key} = {value}"),
             Self::SandboxLinkUp { link } => write!(f, "sandbox: link set {link} up"),
             Self::SandboxRouteAdd { link, route } => {

@@ -193,7 +193,14 @@ impl NftSocket {
         let (mut tries, mut restarts) = (0, 0);
         while tries < TRIES && restarts < RESTARTS {
             let (generation, spans) = self.spans(ranged.values().copied())?;
-            let messages = messages(&parts, &spans)?;
+            let messages = match messages(&parts, &spans) {
+                // What was read while another transaction was applied may be half of it, so it proves nothing.
+                Err(_) if read::generation(self)? != generation => {
+                    restarts += 1;
+                    continue;
+                }
+                result => result?,
+            };
             match self.try_commit(&messages, generation)? {
                 None => return Ok(()),
                 Some(Verdict::Fail(err)) => return Err(err),

@@ -14,7 +14,7 @@ use crate::socket::{NftSocket, SocketError};
 use crate::wire::{AttrSet, Message, NLM_F_DUMP, Writer};
 
 /// How often everything is read again because the ruleset changed meanwhile.
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
 /// Every element of the ruleset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,19 +63,14 @@ pub(crate) struct Row {
 impl NftSocket {
     /// Reads all elements. It costs one request for each set.
     pub fn dump_elements(&mut self) -> Result<Dump, ReadError> {
-        let mut generation = generation(self)?;
-        for attempt in 0..TRIES {
+        let sets = steady(self, |socket| {
             let mut sets = BTreeMap::new();
             for def in SETS {
-                sets.insert((def.table, def.name), rows(self, def)?);
+                sets.insert((def.table, def.name), rows(socket, def)?);
             }
-            let after = self::generation(self)?;
-            if after == generation || attempt + 1 == TRIES {
-                return Ok(raise(sets));
-            }
-            generation = after;
-        }
-        Ok(Dump::default())
+            Ok(sets)
+        })?;
+        Ok(raise(sets))
     }
 
     /// Whether `element` is there, exactly as it is. It costs one request for each of its entries.
@@ -91,6 +86,23 @@ impl NftSocket {
     }
 }
 
+/// Reads with `read` until no transaction came in between, or for the last time as it is.
+fn steady<T>(
+    socket: &mut NftSocket,
+    read: impl Fn(&mut NftSocket) -> Result<T, SocketError>,
+) -> Result<T, SocketError> {
+    let mut before = generation(socket)?;
+    for _ in 1..TRIES {
+        let found = read(socket)?;
+        let after = generation(socket)?;
+        if after == before {
+            return Ok(found);
+        }
+        before = after;
+    }
+    read(socket)
+}
+
 /// All elements of a set, sorted by key.
 pub(crate) fn rows(socket: &mut NftSocket, def: &SetDef) -> Result<Vec<Row>, SocketError> {
     let mut found: Vec<Row> = socket.dump(
@@ -98,7 +110,7 @@ pub(crate) fn rows(socket: &mut NftSocket, def: &SetDef) -> Result<Vec<Row>, Soc
         |writer, seq| {
             get(writer, seq, def.table, msg::GETSETELEM, NLM_F_DUMP, |attrs| elements(attrs, def.name, None));
         },
-        |found, message| collect(found, message),
+        collect,
     )?;
     found.sort();
     Ok(found)
@@ -148,7 +160,7 @@ fn collect(found: &mut Vec<Row>, message: Message<'_>) {
 /// Asks for one entry by its key. Of a range of a single field both ends are compared, so its set is read whole.
 fn has(socket: &mut NftSocket, entry: &Entry) -> Result<bool, SocketError> {
     if matches!(entry.upper, Upper::Before(_) | Upper::Open) {
-        return Ok(spans(socket, entry.set)?.contains(entry));
+        return Ok(steady(socket, |socket| spans(socket, entry.set))?.contains(entry));
     }
     let asked = socket.dump(
         "read a set of berth's tables",
@@ -157,7 +169,7 @@ fn has(socket: &mut NftSocket, entry: &Entry) -> Result<bool, SocketError> {
                 elements(attrs, entry.set.name, Some(&Entry { data: None, ..entry.clone() }));
             });
         },
-        |found, message| collect(found, message),
+        collect,
     );
     let found = match asked {
         // No such element; a set that is not there is the ruleset's absence, and the dump says so.

@@ -1,5 +1,6 @@
 //! The ruleset in a real kernel: it loads, can be laid again, and what becomes of it is noticed.
 
+#[cfg(test)]
 mod common;
 
 use berth_nft::{Batch, CommitError, Element, NftSocket, RulesetState, lay, remove_tables, ruleset_state};

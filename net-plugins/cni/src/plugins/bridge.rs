@@ -12,9 +12,10 @@ use super::error::{of_cleanup, of_core};
 use super::ipam_call::{IpamKind, addressing, delegated_add, delegated_del};
 use super::open;
 use crate::delegate;
+use crate::protocol::error::shortened;
 use crate::protocol::{
-    Attachment, CniArgs, CniError, CniResult, CniVersion, Code, Detachment, Interface, IpConfig, NetConf, Network, Plugin,
-    Request, Shape,
+    Attachment, CniArgs, CniError, CniResult, CniVersion, Code, Detachment, Interface, IpConfig, NetConf,
+    Network, Plugin, Request, Shape,
 };
 
 /// The bridge plugin.
@@ -45,7 +46,9 @@ impl Plugin for Bridge {
         };
         let attached = open(&request.conf.raw)
             .and_then(|mut berth| {
-                berth.attach(attach_request(config, request, sandbox, addressing)).map_err(|err| of_core(&err))
+                berth
+                    .attach(attach_request(config, request, sandbox, addressing))
+                    .map_err(|err| of_core(&err))
             })
             .inspect_err(|_| delegated_del(&kind, &request.undo()))?;
         Ok(result_of(attached, &request.conf, &request.target.netns))
@@ -88,7 +91,8 @@ impl Plugin for Bridge {
         let valid = conf.valid_attachments.as_ref();
         let gc = GcRequest {
             network: Some(conf.name.clone()),
-            valid: valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
+            valid: valid
+                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
             ..GcRequest::default()
         };
         let ours = open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err));
@@ -120,7 +124,8 @@ fn key(request: &Request<Attachment>) -> AttachmentKey {
 /// Opens the sandbox, or says what is wrong with its path.
 pub(super) fn sandbox(path: &str) -> Result<Sandbox, CniError> {
     Sandbox::open(Path::new(path)).map_err(|err| {
-        CniError::new(Code::InvalidNetns, format!("failed to open netns {path:?}")).with_details(err.to_string())
+        CniError::new(Code::InvalidNetns, format!("failed to open netns {:?}", shortened(path, 300)))
+            .with_details(err.to_string())
     })
 }
 

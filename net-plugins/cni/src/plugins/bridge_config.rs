@@ -125,7 +125,11 @@ pub(crate) fn parse(conf: &NetConf, args: &CniArgs) -> Result<BridgeConfig, CniE
         hairpin: wire.hairpin_mode,
         port_isolation: wire.port_isolation,
         anti_spoofing: wire.anti_spoofing,
-        container_link: if wire.disable_container_interface { ContainerLink::Down } else { ContainerLink::Up },
+        container_link: if wire.disable_container_interface {
+            ContainerLink::Down
+        } else {
+            ContainerLink::Up
+        },
         duplicate_detection: if wire.enabledad { DuplicateDetection::On } else { DuplicateDetection::Off },
         mac: mac(conf, args)?,
         ports: conf.runtime.port_mappings.iter().map(port_request).collect(),
@@ -135,9 +139,13 @@ pub(crate) fn parse(conf: &NetConf, args: &CniArgs) -> Result<BridgeConfig, CniE
 
 fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
     let bridge = wire.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or("cni0");
-    let bridge = IfName::new(bridge).map_err(|err| CniError::new(Code::InvalidConfig, format!("invalid `bridge`: {err}")))?;
+    let bridge = IfName::new(bridge)
+        .map_err(|err| CniError::new(Code::InvalidConfig, format!("invalid `bridge`: {err}")))?;
     if wire.mtu != 0 && !(68..=65_535).contains(&wire.mtu) {
-        return Err(CniError::new(Code::InvalidConfig, format!("invalid `mtu` {}: 68 to 65535, or 0", wire.mtu)));
+        return Err(CniError::new(
+            Code::InvalidConfig,
+            format!("invalid `mtu` {}: 68 to 65535, or 0", wire.mtu),
+        ));
     }
     Ok(NetworkSpec {
         name: conf.name.clone(),
@@ -159,7 +167,10 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
 fn vlan(wire: &Wire) -> Result<Option<Vlan>, CniError> {
     let id = |what: &str, id: u16| match id {
         1..=4094 => Ok(id),
-        _ => Err(CniError::new(Code::InvalidConfig, format!("invalid VLAN ID {id} (must be between 1 and 4094 for {what})"))),
+        _ => Err(CniError::new(
+            Code::InvalidConfig,
+            format!("invalid VLAN ID {id} (must be between 1 and 4094 for {what})"),
+        )),
     };
     if wire.vlan == 0 && wire.vlan_trunk.is_empty() {
         return Ok(None);
@@ -167,7 +178,9 @@ fn vlan(wire: &Wire) -> Result<Option<Vlan>, CniError> {
     let trunk = wire.vlan_trunk.iter().map(|trunk| match (trunk.id, trunk.min, trunk.max) {
         (Some(one), None, None) => Ok((id("vlanTrunk id", one)?, one)),
         (None, Some(min), Some(max)) if min <= max => Ok((id("minID", min)?, id("maxID", max)?)),
-        (None, Some(_), Some(_)) => Err(CniError::new(Code::InvalidConfig, "minID is greater than maxID in vlanTrunk")),
+        (None, Some(_), Some(_)) => {
+            Err(CniError::new(Code::InvalidConfig, "minID is greater than maxID in vlanTrunk"))
+        }
         _ => Err(CniError::new(Code::InvalidConfig, "vlanTrunk takes `id`, or `minID` with `maxID`")),
     });
     Ok(Some(Vlan {
@@ -181,10 +194,13 @@ fn vlan(wire: &Wire) -> Result<Option<Vlan>, CniError> {
 fn mac(conf: &NetConf, args: &CniArgs) -> Result<Option<MacAddr>, CniError> {
     let wrong = |why: String| CniError::new(Code::InvalidEnvironment, why);
     let from_env = args.get("MAC").filter(|text| !text.is_empty());
-    let from_env = from_env.map(|text| text.parse::<MacAddr>().map_err(|err| wrong(err.to_string()))).transpose()?;
+    let from_env =
+        from_env.map(|text| text.parse::<MacAddr>().map_err(|err| wrong(err.to_string()))).transpose()?;
     let mac = conf.runtime.mac.or(conf.args.mac).or(from_env);
     match mac {
-        Some(mac) if !mac.is_assignable() => Err(wrong(format!("MAC address {mac} cannot be an interface's"))),
+        Some(mac) if !mac.is_assignable() => {
+            Err(wrong(format!("MAC address {mac} cannot be an interface's")))
+        }
         other => Ok(other),
     }
 }
@@ -198,9 +214,10 @@ fn bandwidth(conf: &NetConf) -> Result<Option<Bandwidth>, CniError> {
     let Some(limits) = conf.runtime.bandwidth else { return Ok(None) };
     let pair = |what: &str, rate: u64, burst: u64| match (rate, burst) {
         (0, 0) => Ok(None),
-        (0, _) | (_, 0) => {
-            Err(CniError::new(Code::InvalidConfig, format!("{what}Rate and {what}Burst must both be set, or neither")))
-        }
+        (0, _) | (_, 0) => Err(CniError::new(
+            Code::InvalidConfig,
+            format!("{what}Rate and {what}Burst must both be set, or neither"),
+        )),
         (_, burst) if burst / 8 >= u64::from(u32::MAX) => {
             Err(CniError::new(Code::InvalidConfig, format!("{what}Burst must be less than 4 GB")))
         }
@@ -231,13 +248,18 @@ mod tests {
         let config = read(&json!({})).unwrap();
         assert_eq!(config.network.bridge.as_str(), "cni0");
         assert!(!config.network.gateway && !config.network.reach.masquerade && !config.hairpin);
-        assert!(config.network.reach.isolated && config.anti_spoofing && config.network.reach.between_containers);
+        assert!(
+            config.network.reach.isolated && config.anti_spoofing && config.network.reach.between_containers
+        );
     }
 
     #[test]
     fn contradictions_are_refused_by_name() {
         for (value, words) in [
-            (json!({"hairpinMode": true, "promiscMode": true}), "cannot set hairpin mode and promiscuous mode"),
+            (
+                json!({"hairpinMode": true, "promiscMode": true}),
+                "cannot set hairpin mode and promiscuous mode",
+            ),
             (json!({"disableContainerInterface": true, "ipam": {"type": "x"}}), "cannot use IPAM when"),
             (json!({"vlan": 4095}), "invalid VLAN ID 4095"),
             (json!({"vlanTrunk": [{"minID": 9, "maxID": 3}]}), "minID is greater than maxID"),

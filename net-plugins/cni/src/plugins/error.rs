@@ -31,7 +31,9 @@ fn code(err: &CoreError) -> Code {
     match err {
         CoreError::Store(_) | CoreError::Record { .. } => Code::State,
         CoreError::Ipam(err) => of_ipam(err),
-        CoreError::Plan(PlanError::NotABridge { .. } | PlanError::OtherAddress { .. }) => Code::DeviceConflict,
+        CoreError::Plan(PlanError::NotABridge { .. } | PlanError::OtherAddress { .. }) => {
+            Code::DeviceConflict
+        }
         CoreError::Plan(PlanError::Overlap { .. }) => Code::SubnetConflict,
         CoreError::Plan(PlanError::Unsupported { .. }) => Code::UnsupportedField,
         CoreError::Execute(err) => match &err.cause {

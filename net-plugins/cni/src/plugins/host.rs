@@ -29,7 +29,12 @@ impl Plugin for Host {
         for (index, (name, mac, addresses)) in links.into_iter().enumerate() {
             let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
             let sandbox = Some(request.target.netns.clone());
-            result.interfaces.push(Interface { name: name.to_string(), mac, sandbox, ..Interface::default() });
+            result.interfaces.push(Interface {
+                name: name.to_string(),
+                mac,
+                sandbox,
+                ..Interface::default()
+            });
             let ip = |address| IpConfig { interface: Some(index), address, gateway: None };
             result.ips.extend(addresses.into_iter().map(ip));
         }
@@ -58,6 +63,8 @@ fn hosts_own(path: &str) -> Result<Sandbox, CniError> {
     if sandbox.is_current().map_err(|err| CniError::from_chain(Code::InvalidNetns, &err))? {
         return Ok(sandbox);
     }
-    let details = "rhost gives a container the host's own network: run the container in the host's network namespace";
-    Err(CniError::new(Code::InvalidNetns, format!("{path} is not the host's network namespace")).with_details(details))
+    let details =
+        "rhost gives a container the host's own network: run the container in the host's network namespace";
+    Err(CniError::new(Code::InvalidNetns, format!("{path} is not the host's network namespace"))
+        .with_details(details))
 }

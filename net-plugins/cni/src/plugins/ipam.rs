@@ -62,7 +62,8 @@ impl Plugin for Ipam {
         let valid = conf.valid_attachments.as_ref();
         let gc = GcRequest {
             network: Some(conf.name.clone()),
-            valid: valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
+            valid: valid
+                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
             ..GcRequest::default()
         };
         open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err))
@@ -81,8 +82,11 @@ pub(super) fn pool_status(conf: &NetConf) -> Result<(), CniError> {
     let config = pool_config(conf)?;
     match open(&conf.raw)?.pool_has_room(&config, &conf.name).map_err(|err| of_core(&err))? {
         true => Ok(()),
-        false => Err(CniError::new(Code::NotAvailable, format!("no IP addresses available in network {}", conf.name))
-            .with_details("every address is leased; remove containers, or give the network a larger range")),
+        false => Err(CniError::new(
+            Code::NotAvailable,
+            format!("no IP addresses available in network {}", conf.name),
+        )
+        .with_details("every address is leased; remove containers, or give the network a larger range")),
     }
 }
 

@@ -75,8 +75,9 @@ pub(super) fn address_request(
     let Request { target, conf, .. } = request;
     let mut requested = Vec::new();
     for text in args.get("IP").unwrap_or_default().split(',').filter(|text| !text.is_empty()) {
-        let ip: crate::protocol::RequestedIp =
-            text.parse().map_err(|err| CniError::new(Code::InvalidEnvironment, format!("CNI_ARGS: {err}")))?;
+        let ip: crate::protocol::RequestedIp = text
+            .parse()
+            .map_err(|err| CniError::new(Code::InvalidEnvironment, format!("CNI_ARGS: {err}")))?;
         requested.push(ip.addr);
     }
     requested.extend(conf.args.ips.iter().chain(&conf.runtime.ips).map(|ip| ip.addr));

@@ -50,7 +50,8 @@ pub fn by_name(name: &str) -> Option<&'static dyn Plugin> {
 
 /// Opens the core with the directories of the environment, or of the configuration's `stateDir` and `runDir`.
 fn open(raw: &Map<String, Value>) -> Result<Berth, CniError> {
-    let dir = |key: &str| raw.get(key).and_then(Value::as_str).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let dir =
+        |key: &str| raw.get(key).and_then(Value::as_str).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let dirs = Dirs::from_env().map_err(|err| CniError::new(Code::InvalidEnvironment, err.to_string()))?;
     let dirs = Dirs { state: dir("stateDir").unwrap_or(dirs.state), run: dir("runDir").unwrap_or(dirs.run) };
     Berth::open(&dirs).map_err(|err| error::of_core(&err))

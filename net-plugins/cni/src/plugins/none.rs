@@ -33,7 +33,10 @@ impl Plugin for Loopback {
                 sandbox: Some(request.target.netns.clone()),
                 ..Interface::default()
             }],
-            ips: addresses.into_iter().map(|address| IpConfig { interface: Some(0), address, gateway: None }).collect(),
+            ips: addresses
+                .into_iter()
+                .map(|address| IpConfig { interface: Some(0), address, gateway: None })
+                .collect(),
             ..CniResult::default()
         })
     }

@@ -45,7 +45,13 @@ struct Wire {
 
 impl Default for Wire {
     fn default() -> Self {
-        Self { snat: true, masq_all: false, conditions_v4: None, conditions_v6: None, external_set_mark_chain: None }
+        Self {
+            snat: true,
+            masq_all: false,
+            conditions_v4: None,
+            conditions_v6: None,
+            external_set_mark_chain: None,
+        }
     }
 }
 
@@ -78,7 +84,9 @@ impl Plugin for PortMap {
         let missing = open(&request.conf.raw)?.check_published(&publish).map_err(|err| of_core(&err))?;
         match missing.split_first() {
             None => Ok(()),
-            Some((first, rest)) => Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; "))),
+            Some((first, rest)) => {
+                Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; ")))
+            }
         }
     }
 
@@ -93,7 +101,8 @@ impl Plugin for PortMap {
         let valid = conf.valid_attachments.as_ref();
         let gc = GcRequest {
             network: Some(conf.name.clone()),
-            valid: valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
+            valid: valid
+                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
             ..GcRequest::default()
         };
         open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err))
@@ -109,7 +118,9 @@ fn parse(conf: &NetConf) -> Result<Wire, CniError> {
     // Conditions are rule text of one backend. The ruleset here is the same on every host, so there is no rule to
     // put them into; ignoring them would publish a port more widely than asked for.
     let conditions = [("conditionsV4", &wire.conditions_v4), ("conditionsV6", &wire.conditions_v6)];
-    if let Some((name, _)) = conditions.iter().find(|(_, value)| value.as_ref().is_some_and(|all| !all.is_empty())) {
+    if let Some((name, _)) =
+        conditions.iter().find(|(_, value)| value.as_ref().is_some_and(|all| !all.is_empty()))
+    {
         return Err(CniError::new(Code::UnsupportedField, format!("`{name}` is not supported"))
             .with_details("publish on one host address with `hostIP`, or filter in a table of your own: an accept of berth's does not overrule it"));
     }
@@ -121,7 +132,9 @@ fn parse(conf: &NetConf) -> Result<Wire, CniError> {
 }
 
 fn chained(conf: &NetConf) -> Result<&CniResult, CniError> {
-    conf.prev_result.as_ref().ok_or_else(|| CniError::new(Code::InvalidConfig, "must be called as chained plugin"))
+    conf.prev_result
+        .as_ref()
+        .ok_or_else(|| CniError::new(Code::InvalidConfig, "must be called as chained plugin"))
 }
 
 fn key(conf: &NetConf, container: &berth_types::ContainerId, ifname: &IfName) -> AttachmentKey {
@@ -133,7 +146,9 @@ fn publish_request(wire: &Wire, before: &CniResult, request: &Request<Attachment
     let mappings = &request.conf.runtime.port_mappings;
     // Addresses of host interfaces in the result are not the container's.
     let inside = |ip: &&crate::protocol::IpConfig| {
-        before.interface_of(ip).is_none_or(|link| link.sandbox.as_deref().is_some_and(|path| !path.is_empty()))
+        before
+            .interface_of(ip)
+            .is_none_or(|link| link.sandbox.as_deref().is_some_and(|path| !path.is_empty()))
     };
     let targets: Vec<IpNetwork> = before.ips.iter().filter(inside).map(|ip| ip.address).collect();
     if mappings.is_empty() || targets.is_empty() {

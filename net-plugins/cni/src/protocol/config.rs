@@ -181,9 +181,14 @@ impl NetConf {
     /// [`Code::InvalidConfig`].
     pub fn plugin_config<T: DeserializeOwned>(&self) -> Result<T, CniError> {
         T::deserialize(&self.raw).map_err(|error| {
+            // Serde does not say where: the key that is wrong by itself is the one.
+            let alone = |(key, value): &(&String, &Value)| {
+                T::deserialize(&Map::from_iter([((*key).clone(), (*value).clone())])).is_err()
+            };
+            let key = self.raw.iter().find(alone).map(|(key, _)| format!(": `{key}`")).unwrap_or_default();
             CniError::new(
                 Code::InvalidConfig,
-                format!("invalid configuration of network {}: {error}", self.name),
+                format!("invalid configuration of network {}{key}: {error}", self.name),
             )
         })
     }

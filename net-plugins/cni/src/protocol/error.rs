@@ -160,9 +160,9 @@ struct WireError<'a> {
 }
 
 impl CniError {
-    /// An error without details.
+    /// An error without details. Control characters of hostile input are shown as spaces.
     pub fn new(code: Code, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), details: String::new() }
+        Self { code, msg: msg.into().replace(char::is_control, " "), details: String::new() }
     }
 
     /// The same with `details`.
@@ -174,8 +174,13 @@ impl CniError {
     /// An error whose details are the causes of `error`, outermost first.
     pub fn from_chain(code: Code, error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
-        let details: Vec<String> = causes.map(ToString::to_string).collect();
-        Self::new(code, error.to_string()).with_details(details.join(": "))
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        // Errors give their hint on a second line.
+        let text = error.to_string();
+        let (msg, hint) = text.split_once('\n').unwrap_or((&text, ""));
+        let details = [causes.join(": "), hint.to_owned()];
+        let details: Vec<String> = details.into_iter().filter(|part| !part.is_empty()).collect();
+        Self::new(code, msg).with_details(details.join("\n"))
     }
 
     /// One line of JSON for standard output.
@@ -272,6 +277,15 @@ mod tests {
         struct Outer(#[source] std::io::Error);
         let error = CniError::from_chain(Code::State, &Outer(std::io::Error::other("disk is gone")));
         assert_eq!(error.to_string(), "failed to open records; disk is gone");
+    }
+
+    #[test]
+    fn a_hint_on_a_second_line_becomes_details() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("host port 80 is taken\npublish on another")]
+        struct Hinted;
+        let CniError { msg, details, .. } = CniError::from_chain(Code::PortTaken, &Hinted);
+        assert_eq!((msg.as_str(), details.as_str()), ("host port 80 is taken", "publish on another"));
     }
 
     #[test]

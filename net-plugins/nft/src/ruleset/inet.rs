@@ -80,7 +80,7 @@ impl Fam {
         payload(self.ip, "daddr")
     }
 
-    fn from_to(&self) -> Expr {
+    fn addrs(&self) -> Expr {
         concat([self.saddr(), self.daddr()])
     }
 }
@@ -90,6 +90,9 @@ pub(super) fn chains() -> Vec<ChainDef> {
     let mut chains = vec![raw_pre(&families), nat_lookup(&families)];
     let mut nat_pre = ChainDef::base("nat_pre", NfChainType::NAT, NfHook::Prerouting, -100);
     let mut nat_out = ChainDef::base("nat_out", NfChainType::NAT, NfHook::Output, -100);
+    // A flow from ::1 leaves, but the kernel delivers no answer from a link to ::1: there is no route_localnet for IPv6.
+    // Untranslated it is refused at once, and programs go on to 127.0.0.1.
+    nat_out.noted("no answers reach ::1", [eq(payload("ip6", "daddr"), text("::1")), back()]);
     for chain in [&mut nat_pre, &mut nat_out] {
         // Without this, a port published here would be taken from traffic that only passes through (CVE-2025-67499).
         chain.rule([eq(fib_daddr_type(), text("local")), goto("nat_lookup")]);
@@ -149,8 +152,8 @@ fn nat_post(families: &[Fam]) -> ChainDef {
     // Only destinations were translated so far: a source someone else chose is left as it is.
     let dnated = || eq(and(ct("status"), or(text("dnat"), text("snat"))), text("dnat"));
     for fam in families {
-        chain.noted("hairpin", [dnated(), within(fam.from_to(), fam.own), masquerade()]);
-        chain.noted("hairpin", [dnated(), within(fam.from_to(), fam.hairpin), masquerade()]);
+        chain.noted("hairpin", [dnated(), within(fam.addrs(), fam.own), masquerade()]);
+        chain.noted("hairpin", [dnated(), within(fam.addrs(), fam.hairpin), masquerade()]);
         chain.noted("masquerade all", [dnated(), within(fam.daddr(), fam.masq_all), masquerade()]);
     }
     chain.noted(
@@ -159,7 +162,7 @@ fn nat_post(families: &[Fam]) -> ChainDef {
     );
     for fam in families {
         chain.rule([eq(fam.daddr(), fam.multicast.clone()), back()]);
-        chain.rule([within(fam.from_to(), fam.own), back()]);
+        chain.rule([within(fam.addrs(), fam.own), back()]);
         chain.noted("leaves its network", [within(fam.saddr(), fam.masq), masquerade()]);
     }
     chain

@@ -210,4 +210,18 @@ impl Lab {
             rules.filter(|rule| rule["comment"] == comment).flat_map(|rule| rule["expr"].as_array().unwrap());
         counters.filter_map(|statement| statement.pointer("/counter/packets")?.as_u64()).sum()
     }
+
+    /// Whether these rules count a packet soon: what is dropped answers nobody, so there is nothing else to wait for.
+    pub(crate) fn counts(&self, comment: &str) -> bool {
+        self.counts_to(comment, 1)
+    }
+
+    /// Whether these rules have counted exactly `packets` soon.
+    pub(crate) fn counts_to(&self, comment: &str, packets: u64) -> bool {
+        let end = std::time::Instant::now() + PATIENCE;
+        let late = || std::time::Instant::now() > end;
+        let counts = std::iter::repeat_with(|| self.counted(comment));
+        let mut last = counts.skip_while(|count| *count < packets && !late());
+        last.next().is_some_and(|count| count == packets || (packets == 1 && count > 0))
+    }
 }
