@@ -8,7 +8,7 @@ use berth_store::{AttachmentRow, AttachmentState, Dirs, LeaseRow, Store};
 use berth_types::{AttachmentKey, BootId, NetworkName, SandboxId};
 
 use crate::attachment::AttachmentRecord;
-use crate::error::CoreError;
+use crate::error::{Chain, CoreError};
 use crate::network::NetworkRecord;
 use crate::published::Held;
 
@@ -87,10 +87,18 @@ impl Berth {
         row.filter(|row| row.boot_id == *self.boot()).map(|row| parsed(&row.name, &row.payload)).transpose()
     }
 
-    /// Every record of an attachment or of published ports, with how far it has come.
+    /// Every record of an attachment or of published ports, with how far it has come. One that cannot be read is
+    /// logged and left out, so that it does not hide the others.
     pub fn held(&mut self) -> Result<Vec<(AttachmentRow, Held)>, CoreError> {
         let rows = self.store.read(|tx| tx.attachments().map_err(CoreError::from))?;
-        rows.into_iter().map(|row| parsed(&row.key, &row.payload).map(|held| (row, held))).collect()
+        let read = |row: AttachmentRow| match parsed(&row.key, &row.payload) {
+            Ok(held) => Some((row, held)),
+            Err(err) => {
+                tracing::error!(attachment = %row.key, error = %Chain(&err), "record cannot be read");
+                None
+            }
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// All attachments berth made that are ready.

@@ -4,7 +4,7 @@
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
 use berth_netlink::{LinkKind, Netlink, sysctl};
-use berth_nft::NftSocket;
+use berth_nft::{Element, NftSocket, RulesetState};
 use berth_store::lock::NetworkLock;
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
 use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
@@ -40,6 +40,8 @@ pub struct GcReport {
     pub attachments: Vec<AttachmentKey>,
     /// Links removed that no record knew.
     pub links: Vec<String>,
+    /// Elements removed that no record asks for.
+    pub elements: Vec<String>,
     /// Leases released that no attachment holds.
     pub leases: usize,
     /// Networks removed.
@@ -73,9 +75,7 @@ impl Berth {
                 }
             }
         }
-        if !request.dry_run {
-            self.restore(request, &mut report, &mut errors)?;
-        }
+        self.restore(request, &mut report, &mut errors)?;
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
     }
 
@@ -221,22 +221,55 @@ impl Berth {
         report: &mut GcReport,
         errors: &mut Vec<String>,
     ) -> Result<(), CoreError> {
-        let wanted = self.wanted_elements()?;
-        if !self.networks()?.is_empty() || !self.held()?.is_empty() {
-            if !rules::missing(&wanted)?.is_empty() {
-                lay_and_fill(self.dirs(), &mut NftSocket::open()?)?;
-                report.ruleset_restored = true;
+        // Read before the records: an attach records itself before it touches the ruleset, so what is there now and is
+        // in no record then is nobody's.
+        let there = rules::dump()?;
+        let mut socket = NftSocket::open()?;
+        let left =
+            self.networks()?.into_iter().filter(|network| !report.networks.contains(&network.name)).count();
+        let held = self.held()?.into_iter().filter(|(row, _)| !report.attachments.contains(&row.key)).count();
+        if left + held > 0 {
+            let current = berth_nft::ruleset_state(&mut socket)? == RulesetState::Current;
+            let missing = !self.wanted_elements()?.is_subset(&there);
+            report.ruleset_restored = !current || missing;
+            let strays = self.strays(&there)?;
+            report.elements = strays.iter().map(ToString::to_string).collect();
+            if request.dry_run {
+                return Ok(());
             }
-            return Ok(());
+            if report.ruleset_restored {
+                lay_and_fill(self.dirs(), &mut socket)?;
+            }
+            return remove_elements(strays);
         }
-        if !request.idle_networks {
-            return Ok(());
+        report.host_restored = request.idle_networks;
+        if request.idle_networks && !request.dry_run {
+            berth_nft::remove_tables(&mut socket)?;
+            errors.extend(self.restore_switches()?);
+            errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
         }
-        berth_nft::remove_tables(&mut NftSocket::open()?)?;
-        errors.extend(self.restore_switches()?);
-        errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
-        report.host_restored = true;
         Ok(())
+    }
+
+    /// Elements of ports that are in no record, whatever its state. Elements of networks are left alone: a network is
+    /// recorded after its elements are there.
+    fn strays(&mut self, there: &BTreeSet<Element>) -> Result<BTreeSet<Element>, CoreError> {
+        let known: BTreeSet<Element> =
+            self.held()?.iter().flat_map(|(_, held)| elements::of_held(held)).collect();
+        let of_a_port = |element: &&Element| {
+            matches!(
+                element,
+                Element::Guarded(_)
+                    | Element::GuardedMacOnly(_)
+                    | Element::Trunk(_)
+                    | Element::AllowedMac { .. }
+                    | Element::AllowedAddr { .. }
+                    | Element::Port { .. }
+                    | Element::Hairpin { .. }
+                    | Element::MasqueradeAll(_)
+            )
+        };
+        Ok(there.difference(&known).filter(of_a_port).cloned().collect())
     }
 
     /// Writes back the switches berth changed, where nobody changed them since.

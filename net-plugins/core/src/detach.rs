@@ -80,9 +80,11 @@ impl Berth {
                     ports.extend(held.published().ports.iter().copied());
                     done.push(row.key);
                 }
-                Err(err) if row.key == *key => return Err(err),
-                // Somebody else's unreadable record is their own call's error.
-                Err(_) => (),
+                // Its elements cannot be told; as strays they are `gc`'s.
+                Err(err) => {
+                    tracing::error!(attachment = %row.key, error = %Chain(&err), "record cannot be read");
+                    done.push(row.key);
+                }
             }
         }
         remove_elements(gone)?;

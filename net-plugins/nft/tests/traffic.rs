@@ -244,15 +244,21 @@ fn a_port_sends_only_its_own_addresses() {
     assert!(lab.counts("foreign IPv4 address"));
     // The host asks who has b's address; a answers too, and is not heard.
     lab.a.run("ip addr add 10.80.0.3/32 dev eth0");
-    lab.host.run("ip neigh flush dev br0");
-    lab.host.reaches("10.80.0.3:80");
-    assert!(lab.host.run("ip neigh show 10.80.0.3 dev br0").contains("02:00:00:00:00:03"));
-    assert!(lab.counts("foreign address in ARP"));
     lab.a.run("ip -6 addr add fd80::3/128 dev eth0 nodad");
-    lab.host.run("ip -6 neigh flush dev br0");
-    lab.host.reaches("[fd80::3]:80");
-    assert!(lab.host.run("ip -6 neigh show fd80::3 dev br0").contains("02:00:00:00:00:03"));
-    assert!(lab.counts("foreign IPv6 address"));
+    for (addr, server, refused) in [
+        ("10.80.0.3", "10.80.0.3:80", "foreign address in ARP"),
+        ("fd80::3", "[fd80::3]:80", "foreign IPv6 address"),
+    ] {
+        // Now and then b speaks first, and the host need not ask.
+        let asked = (0..20).any(|_| {
+            lab.host.run("ip neigh flush dev br0");
+            lab.host.run("ip -6 neigh flush dev br0");
+            lab.host.reaches(server);
+            assert!(lab.host.run(&format!("ip neigh show {addr} dev br0")).contains("02:00:00:00:00:03"));
+            lab.counted(refused) > 0
+        });
+        assert!(asked, "{refused}");
+    }
     icmpv6(&lab.a, 136, "fd80::2");
     assert_eq!(lab.counted("advertised foreign address"), 0);
     icmpv6(&lab.a, 136, "fd80::3");
@@ -287,8 +293,9 @@ fn a_port_is_no_router_no_dhcp_server_and_no_trunk() {
     icmpv6(&lab.a, 133, "::");
     assert!(lab.counts_to("foreign protocol", dropped + 1), "a VLAN tag");
     lab.commit(vec![Element::Trunk(ifname("pa"))]);
+    let tagged = lab.counted("foreign protocol");
     icmpv6(&lab.a, 133, "::");
-    assert_eq!(lab.counted("foreign protocol"), dropped + 1, "a VLAN tag of a trunk");
+    assert_eq!(lab.counted("foreign protocol"), tagged, "a VLAN tag of a trunk");
 }
 
 #[test]

@@ -43,12 +43,15 @@ fn show(report: &GcReport, dry_run: bool, out: &mut Out<'_>) -> Result<Exit, Fai
 }
 
 fn lines(report: &GcReport, dry_run: bool) -> Vec<String> {
-    let GcReport { attachments, links, leases, networks, ruleset_restored, host_restored } = report;
+    let GcReport { attachments, links, elements, leases, networks, ruleset_restored, host_restored } = report;
     let (removed, released) =
         if dry_run { ("would remove", "would release") } else { ("removed", "released") };
     let mut lines: Vec<String> =
         attachments.iter().map(|key| format!("{removed} attachment {key}")).collect();
     lines.extend(links.iter().map(|link| format!("{removed} link {link}, which no record knows")));
+    lines.extend(
+        elements.iter().map(|element| format!("{removed} {element} from the ruleset, which no record knows")),
+    );
     if *leases > 0 {
         lines.push(format!("{released} {leases} leases without an owner"));
     }
@@ -118,6 +121,7 @@ mod tests {
         GcReport {
             attachments: vec![samples::attachment().0.key],
             links: vec!["veth0".to_owned()],
+            elements: vec!["guarded port veth0".to_owned()],
             leases: 2,
             networks: vec!["front".parse().unwrap()],
             ruleset_restored: true,
