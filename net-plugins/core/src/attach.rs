@@ -122,7 +122,7 @@ impl Berth {
         // A removal may come between the exclusive and the shared lock; three times in a row is a fight.
         for _ in 0..3 {
             let lock = NetworkLock::shared(self.dirs(), &spec.name)?;
-            let observed = observe::network(self, kernel, spec)?;
+            let observed = observe::network(self, kernel, spec, &record.leases)?;
             let mac = random_mac()?;
             let (plan, wanted) = plan_network(spec, &record.leases, mac, &observed)?;
             if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge)
@@ -143,7 +143,7 @@ impl Berth {
         record: &AttachmentRecord,
     ) -> Result<(), CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), &spec.name)?;
-        let observed = observe::network(self, kernel, spec)?;
+        let observed = observe::network(self, kernel, spec, &record.leases)?;
         let (plan, wanted) = plan_network(spec, &record.leases, random_mac()?, &observed)?;
         let applied = execute(kernel, &plan)?;
         if let Err(err) = self.record_network(&wanted, &plan, &applied) {

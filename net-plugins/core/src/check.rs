@@ -25,7 +25,8 @@ impl Berth {
     }
 
     /// The part of [`Berth::check`] that needs no sandbox.
-    pub fn check_host(&self, record: &AttachmentRecord) -> Result<Vec<String>, CoreError> {
+    pub fn check_host(&mut self, record: &AttachmentRecord) -> Result<Vec<String>, CoreError> {
+        let gateways = self.network(&record.key.network)?.map(|network| network.gateways).unwrap_or_default();
         let netlink = Netlink::open()?;
         let mut wrong = Vec::new();
         let bridge = netlink.link_by_name(&record.bridge)?;
@@ -34,8 +35,14 @@ impl Berth {
             Some(link) if link.kind != LinkKind::Bridge => {
                 wrong.push(format!("{} is not a bridge", record.bridge))
             }
-            Some(link) if !link.up => wrong.push(format!("bridge {} is down", record.bridge)),
-            Some(_) => (),
+            Some(link) => {
+                if !link.up {
+                    wrong.push(format!("bridge {} is down", record.bridge));
+                }
+                let present = netlink.addrs(link.index)?;
+                let lost = gateways.iter().filter(|net| !present.iter().any(|addr| addr.address == **net));
+                wrong.extend(lost.map(|net| format!("bridge {} lacks {net}", record.bridge)));
+            }
         }
         match netlink.link_by_name(&record.host_ifname)? {
             None => wrong.push(format!("Interface name {} not found on the host", record.host_ifname)),

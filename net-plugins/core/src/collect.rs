@@ -60,7 +60,7 @@ impl Berth {
         for row in self.gone_attachments(request)? {
             report.attachments.push(row.key.clone());
             if !request.dry_run {
-                errors.extend(self.detach(&row.key).err().map(|err| format!("{}: {}", row.key, Chain(&err))));
+                errors.extend(self.collect(&row).err().map(|err| format!("{}: {}", row.key, Chain(&err))));
             }
         }
         self.gc_links(request, &mut report, &mut errors)?;
@@ -69,14 +69,21 @@ impl Berth {
             for name in self.idle_networks(request, &report)? {
                 report.networks.push(name.clone());
                 if !request.dry_run {
-                    errors.extend(
-                        self.remove_network(&name).err().map(|err| format!("{name}: {}", Chain(&err))),
-                    );
+                    let removed = self.remove_network_unless_used(&name);
+                    errors.extend(removed.err().map(|err| format!("{name}: {}", Chain(&err))));
                 }
             }
         }
         self.restore(request, &mut report, &mut errors)?;
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
+    }
+
+    /// Detaches what `row` stood for when it was found to be gone. Since then somebody may have detached it and attached
+    /// the container anew: that is another row, and lives.
+    fn collect(&mut self, row: &AttachmentRow) -> Result<(), CoreError> {
+        let _attachment = self.attachment_lock(&row.key)?;
+        let now = self.store_mut().read(|tx| tx.attachment(&row.key).map_err(CoreError::from))?;
+        if now.as_ref() == Some(row) { self.detach_locked(&row.key) } else { Ok(()) }
     }
 
     fn gone_attachments(&mut self, request: &GcRequest) -> Result<Vec<AttachmentRow>, CoreError> {
@@ -177,13 +184,20 @@ impl Berth {
     /// Removes a network from the kernel and the records; refused while somebody is attached. Elements and the
     /// bridge that another network needs too stay.
     pub fn remove_network(&mut self, name: &NetworkName) -> Result<(), CoreError> {
+        let attached = self.remove_network_unless_used(name)?;
+        let Some(first) = attached.first() else { return Ok(()) };
+        let what = format!("network `{name}` is in use by {} and {} more", first.key, attached.len() - 1);
+        Err(CoreError::Missing { what })
+    }
+
+    /// Removes a network; gives back who is attached, if somebody is, and then changes nothing.
+    fn remove_network_unless_used(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let attached = self.attached_to(name)?;
-        if let Some(first) = attached.first() {
-            let what = format!("network `{name}` is in use by {} and {} more", first.key, attached.len() - 1);
-            return Err(CoreError::Missing { what });
+        if !attached.is_empty() {
+            return Ok(attached);
         }
-        let Some(record) = self.network(name)? else { return Ok(()) };
+        let Some(record) = self.network(name)? else { return Ok(attached) };
         let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
         let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
         remove_elements(elements::of_network(&record).difference(&needed).cloned().collect())?;
@@ -196,7 +210,8 @@ impl Berth {
                 netlink.link_del(link.index)?;
             }
         }
-        self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))
+        self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))?;
+        Ok(attached)
     }
 
     fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {

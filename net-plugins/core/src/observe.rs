@@ -1,18 +1,23 @@
 //! Reads the kernel and the records once, before planning.
 
 use berth_netlink::{LinkKind, Netlink, sysctl};
-use berth_types::{Family, IfName};
+use berth_types::{AddressLease, Family, IfName};
 use ipnetwork::IpNetwork;
 
 use crate::berth::Berth;
 use crate::error::CoreError;
 use crate::kernel::Kernel;
-use crate::network::NetworkSpec;
+use crate::network::{NetworkSpec, subnet_of};
 use crate::plan::{Forwarding, Observed};
 use crate::switch;
 
 /// What planning a network needs to know.
-pub(crate) fn network(berth: &mut Berth, kernel: &Kernel, spec: &NetworkSpec) -> Result<Observed, CoreError> {
+pub(crate) fn network(
+    berth: &mut Berth,
+    kernel: &Kernel,
+    spec: &NetworkSpec,
+    leases: &[AddressLease],
+) -> Result<Observed, CoreError> {
     let bridge = kernel.host().link_by_name(&spec.bridge)?;
     let bridge_addresses = match &bridge {
         Some(link) if spec.gateway => addresses(kernel, link.index)?,
@@ -31,11 +36,16 @@ pub(crate) fn network(berth: &mut Berth, kernel: &Kernel, spec: &NetworkSpec) ->
         vlan_filtering: spec.vlan.is_none() || berth_netlink::vlan_filtering_supported()?,
         ..Observed::default()
     };
-    // The rest matters only when something is to be made.
-    if observed.network.is_none() || !forwarding.v4 || !forwarding.v6 {
-        observed.others = berth.networks()?.into_iter().filter(|other| other.name != spec.name).collect();
+    // Each of the rest costs as much as there are links or networks, so it is read only where the plan may need it.
+    let has = |v4: bool| leases.iter().any(|lease| lease.address.is_ipv4() == v4);
+    if spec.gateway && ((has(true) && !forwarding.v4) || (has(false) && !forwarding.v6)) {
         observed.uplinks = uplinks(kernel.host())?;
         observed.ra_uplinks = observed.uplinks.iter().filter(|link| listens_to_ra(link)).cloned().collect();
+    }
+    let known = observed.network.as_ref().map(|network| &network.subnets);
+    let is_new = |lease: &AddressLease| known.is_none_or(|known| !known.contains(&subnet_of(lease.address)));
+    if leases.iter().any(is_new) {
+        observed.others = berth.networks()?.into_iter().filter(|other| other.name != spec.name).collect();
     }
     Ok(observed)
 }

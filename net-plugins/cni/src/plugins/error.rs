@@ -4,7 +4,7 @@ use berth_core::kernel::KernelError;
 use berth_core::plan::PlanError;
 use berth_core::{Chain, CoreError};
 use berth_ipam::{AllocateError, Refusal};
-use berth_netlink::NetlinkError;
+use berth_netlink::{NetlinkError, Side};
 
 use crate::protocol::{CniError, Code};
 
@@ -64,7 +64,12 @@ fn code(err: &CoreError) -> Code {
 }
 
 fn of_netlink(err: &NetlinkError) -> Code {
-    if err.is_forbidden() { Code::Permission } else { Code::Kernel }
+    match err {
+        NetlinkError::NameTaken { side: Side::Sandbox, .. } => Code::InterfaceExists,
+        NetlinkError::NameTaken { side: Side::Host, .. } => Code::DeviceConflict,
+        other if other.is_forbidden() => Code::Permission,
+        _ => Code::Kernel,
+    }
 }
 
 /// The code of a refused address request.

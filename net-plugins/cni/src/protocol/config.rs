@@ -128,6 +128,13 @@ impl Header {
     }
 }
 
+fn ipam(raw: &Map<String, Value>) -> Result<Map<String, Value>, FieldError> {
+    let ipam = field(raw, "ipam", "")?;
+    // A type that is no text would be no type, and the network without addresses.
+    field::<String>(&ipam, "type", "ipam")?;
+    Ok(ipam)
+}
+
 fn incompatible(said: &str, supported: &[CniVersion]) -> CniError {
     let supported: Vec<String> = supported.iter().map(|version| format!("\"{version}\"")).collect();
     let said = shortened(said, 40);
@@ -149,7 +156,7 @@ impl NetConf {
             capabilities: reading.part("capabilities", || field(&raw, "capabilities", ""))?,
             ip_masq: reading.part("ipMasq", || field(&raw, "ipMasq", ""))?,
             dns: reading.part("dns", || field(&raw, "dns", ""))?,
-            ipam: reading.part("ipam", || field(&raw, "ipam", ""))?,
+            ipam: reading.part("ipam", || ipam(&raw))?,
             args: reading.part("args", || CniArgsConfig::read(&raw))?,
             runtime: reading.part("runtimeConfig", || runtime(&raw, &name))?,
             prev_result: reading.part("prevResult", || prev_result(&raw, version))?,
