@@ -410,8 +410,8 @@ fn a_thousand_ports_are_one_quick_batch() {
         let removed = start.elapsed() - added;
         println!("1,000 ports: added in {added:?}, removed in {removed:?}");
         assert_eq!(socket.dump_elements().unwrap(), Default::default());
-        // Measured: 5 ms and 8 ms; an order of magnitude more is a defect even on a busy machine.
-        assert!(added.as_millis() < 250 && removed.as_millis() < 250, "{added:?} {removed:?}");
+        // Measured, optimised: 10 and 14 ms. Far more is a defect even unoptimised on a busy machine.
+        assert!(added.as_millis() < 1000 && removed.as_millis() < 1000, "{added:?} {removed:?}");
         // The whole port space, shifted by one: 196,602 messages in one transaction.
         let huge = published(Proto::Tcp, ("0.0.0.0", 1), ("10.80.0.2", 2), 65_534);
         socket.commit(&batch(std::slice::from_ref(&huge), &[])).unwrap();
