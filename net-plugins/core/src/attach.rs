@@ -64,7 +64,7 @@ impl Berth {
             });
         }
         tracing::info!(attachment = %key, "taking back what an earlier attempt left");
-        self.detach_locked(key)
+        self.detach_locked(key).map(drop)
     }
 
     /// Writes the pending record with its leases and ports, in one transaction: after it nobody else can have them.
@@ -73,14 +73,14 @@ impl Berth {
         self.store_mut().write(|tx| {
             let (addresses, reclaimed) = lease(tx, request)?;
             let addresses = addressing::complete(addresses, request.network.gateway, request.default_route);
-            let record = begin_row(tx, record_of(request, addresses, mac))?;
-            claim(tx, &request.key, &record.published.ports)?;
+            let mut record = begin_row(tx, record_of(request, addresses, mac))?;
+            claim(tx, &request.key, &mut record.published)?;
             Ok(Begun { record, reclaimed })
         })
     }
 
     fn build(&mut self, request: &AttachRequest, record: &AttachmentRecord) -> Result<Attachment, CoreError> {
-        refuse_listeners(&record.published.ports)?;
+        refuse_listeners(&record.key, &record.published.ports)?;
         let mut kernel = Kernel::open(self, Some(&request.sandbox))?;
         let (network, bridge, _lock) = self.ensure_network(&mut kernel, &request.network, record)?;
         let spec = spec_of(request, record);
@@ -207,22 +207,40 @@ fn begin_row(tx: &Tx<'_>, mut record: AttachmentRecord) -> Result<AttachmentReco
     }
 }
 
-pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, ports: &[PublishedPort]) -> Result<(), CoreError> {
-    match tx.ports_claim(key, ports) {
-        Ok(()) => Ok(()),
-        Err(ClaimError::Taken(taken)) => Err(CoreError::PortTaken(taken)),
-        Err(ClaimError::Store(err)) => Err(err.into()),
+/// Claims the ports. One that another interface of the same container has already (a container on two networks,
+/// published once) becomes a standby.
+pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, published: &mut Published) -> Result<(), CoreError> {
+    let mut claimed = Vec::new();
+    for port in std::mem::take(&mut published.ports) {
+        claimed.push(port);
+        match tx.ports_claim(key, &claimed) {
+            Ok(()) => (),
+            Err(ClaimError::Taken(taken))
+                if taken.holder.container == key.container && taken.holder != *key =>
+            {
+                claimed.pop();
+                published.standby.push(port);
+            }
+            Err(ClaimError::Taken(taken)) => return Err(CoreError::PortTaken(taken)),
+            Err(ClaimError::Store(err)) => return Err(err.into()),
+        }
     }
+    published.ports = claimed;
+    Ok(())
 }
 
-/// A port a process of the host listens on would be cut off without a word (S12).
-pub(crate) fn refuse_listeners(ports: &[PublishedPort]) -> Result<(), CoreError> {
+/// A port a process of the host listens on would be cut off without a word (S12). A process that keeps the port for
+/// this very container is the engine's own: podman's conmon holds a socket on every published port.
+pub(crate) fn refuse_listeners(key: &AttachmentKey, ports: &[PublishedPort]) -> Result<(), CoreError> {
     for port in ports {
         for offset in 0..port.count {
             let number = port.host_port.saturating_add(offset);
             // An address that is not the host's now may become so; nobody can listen on it meanwhile.
             if matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken)) {
                 let holder = holder_of(port.proto, port.host_addr, number);
+                if holder.as_ref().is_some_and(|holder| works_for(holder.pid, key)) {
+                    continue;
+                }
                 let holder = holder.map_or_else(
                     || "a process of the host".to_owned(),
                     |holder| format!("{} (process {})", holder.command, holder.pid),
@@ -233,6 +251,13 @@ pub(crate) fn refuse_listeners(ports: &[PublishedPort]) -> Result<(), CoreError>
         }
     }
     Ok(())
+}
+
+/// Whether the command line of a process names the container. Only a long identifier is unlikely to be there by chance.
+fn works_for(pid: u32, key: &AttachmentKey) -> bool {
+    let id = key.container.as_str();
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    id.len() >= 12 && line.split(|byte| *byte == 0).any(|word| word == id.as_bytes())
 }
 
 fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> AttachmentRecord {

@@ -83,7 +83,7 @@ impl Berth {
     fn collect(&mut self, row: &AttachmentRow) -> Result<(), CoreError> {
         let _attachment = self.attachment_lock(&row.key)?;
         let now = self.store_mut().read(|tx| tx.attachment(&row.key).map_err(CoreError::from))?;
-        if now.as_ref() == Some(row) { self.detach_locked(&row.key) } else { Ok(()) }
+        if now.as_ref() == Some(row) { self.detach_locked(&row.key).map(drop) } else { Ok(()) }
     }
 
     fn gone_attachments(&mut self, request: &GcRequest) -> Result<Vec<AttachmentRow>, CoreError> {

@@ -25,11 +25,14 @@ use crate::published::Held;
 impl Berth {
     /// Detaches. Succeeds when there is nothing to detach.
     pub fn detach(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
-        let _attachment = self.attachment_lock(key)?;
-        self.detach_locked(key)
+        let attachment = self.attachment_lock(key)?;
+        let published = self.detach_locked(key)?;
+        drop(attachment);
+        if published { self.promote_standbys(&key.container) } else { Ok(()) }
     }
 
-    pub(crate) fn detach_locked(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+    /// Whether something was published for it.
+    pub(crate) fn detach_locked(&mut self, key: &AttachmentKey) -> Result<bool, CoreError> {
         let row = self.store_mut().write(|tx| {
             tx.attachment_deleting(key)?;
             Ok::<_, CoreError>(tx.attachment(key)?)
@@ -54,12 +57,13 @@ impl Berth {
     }
 
     /// Removes the record, the leases and the ports of `key`: last, so that nobody is given them too early.
-    pub(crate) fn forget(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+    /// Whether it had published any.
+    pub(crate) fn forget(&mut self, key: &AttachmentKey) -> Result<bool, CoreError> {
         self.store_mut().write(|tx| {
             berth_ipam::release(tx, key, BootTime::now())?;
-            tx.ports_release(key)?;
+            let ports = tx.ports_release(key)?;
             tx.attachment_remove(key)?;
-            Ok(())
+            Ok(!ports.is_empty())
         })
     }
 

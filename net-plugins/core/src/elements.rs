@@ -67,7 +67,7 @@ pub fn of_attachment(attachment: &AttachmentRecord) -> BTreeSet<Element> {
 
 /// Elements of what is published for one attachment.
 pub fn of_published(key: &AttachmentKey, published: &Published) -> BTreeSet<Element> {
-    let Published { ports, hairpin, masquerade_all } = published;
+    let Published { ports, standby: _, hairpin, masquerade_all } = published;
     let owner = owner_mark(key);
     let mut elements: BTreeSet<Element> =
         ports.iter().map(|port| Element::Port { port: *port, owner }).collect();

@@ -315,16 +315,15 @@ impl Apply for Kernel<'_> {
             Step::Announce { link, port } => {
                 let index = self.inside_index(link)?;
                 let port = self.index(port)?;
-                // What is sent before the port forwards is lost. A neighbour that is not told asks sooner or later: no
-                // reason to fail.
-                let told =
-                    self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| match self.container_mac {
-                        Some(mac) => self
-                            .sandbox
-                            .as_ref()
-                            .map_or(Ok(()), |(_, netlink)| netlink.link_announce(index, mac)),
-                        None => Ok(()),
-                    });
+                // What is sent before the port forwards, or before the container's own end does, is lost; so would be the
+                // container's first answers. A neighbour that is not told asks sooner or later: no reason to fail.
+                let told = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| {
+                    let (Some(mac), Some((_, netlink))) = (self.container_mac, &self.sandbox) else {
+                        return Ok(());
+                    };
+                    netlink.link_await_up(index, CARRIER_WAIT)?;
+                    netlink.link_announce(index, mac)
+                });
                 if let Err(err) = told {
                     tracing::warn!(%err, "not announced");
                 }

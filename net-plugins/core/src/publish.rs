@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use berth_netlink::Netlink;
 use berth_store::{AttachmentRow, AttachmentState, NewAttachment};
-use berth_types::{AttachmentKey, IfName};
+use berth_types::{AttachmentKey, ContainerId, IfName};
 use ipnetwork::IpNetwork;
 
 use crate::attach::{claim, payload, refuse_listeners};
@@ -25,17 +25,17 @@ impl Berth {
     /// Publishes. Asked again for the same, it does nothing; asked for something else, it replaces what was there.
     pub fn publish(&mut self, request: &PublishRequest) -> Result<(), CoreError> {
         let _attachment = self.attachment_lock(&request.key)?;
-        let published = self.published_for(request)?;
+        let mut published = self.published_for(request)?;
         let had = self.held_of(&request.key)?;
         if let Some((row, held)) = &had {
-            let same = *held.published() == published && row.state == AttachmentState::Ready;
+            let same = held.published().asked() == published.asked() && row.state == AttachmentState::Ready;
             let wanted = elements::of_published(&request.key, &published);
             if same && crate::rules::missing(&wanted)?.is_empty() {
                 return Ok(());
             }
             self.take_back(row, held)?;
         }
-        self.record_published(request, had.map(|(_, held)| held), &published)?;
+        self.record_published(request, had.map(|(_, held)| held), &mut published)?;
         if let Err(err) = self.lay_ports(request, &published) {
             self.unpublish_locked(&request.key)?;
             return Err(err);
@@ -47,36 +47,35 @@ impl Berth {
         &mut self,
         request: &PublishRequest,
         had: Option<Held>,
-        published: &Published,
+        published: &mut Published,
     ) -> Result<(), CoreError> {
         let attached = matches!(had, Some(Held::Bridge(_)));
-        let held = match had.filter(|_| attached) {
-            Some(held) => held.with_published(published.clone()),
+        let begun = match had.filter(|_| attached) {
+            Some(held) => held,
             None => Held::Ports(PortsRecord {
-                version: 1,
+                version: PortsRecord::VERSION,
                 key: request.key.clone(),
                 published: published.clone(),
             }),
         };
-        let text = payload(&held)?;
         let new = NewAttachment {
             key: request.key.clone(),
             sandbox: request.sandbox.clone(),
             host_ifname: None,
-            payload: text.clone(),
+            payload: payload(&begun)?,
         };
         self.store_mut().write(|tx| {
             if !attached {
                 tx.attachment_begin(&new)?;
             }
-            claim(tx, &request.key, &published.ports)?;
-            tx.attachment_ready(&request.key, &text)?;
+            claim(tx, &request.key, published)?;
+            tx.attachment_ready(&request.key, &payload(&begun.with_published(published.clone()))?)?;
             Ok::<_, CoreError>(())
         })
     }
 
     fn lay_ports(&mut self, request: &PublishRequest, published: &Published) -> Result<(), CoreError> {
-        refuse_listeners(&published.ports)?;
+        refuse_listeners(&request.key, &published.ports)?;
         let mut kernel = Kernel::open(self, None)?;
         let link = match (&request.link, request.masquerade_hairpin) {
             (_, false) => None,
@@ -89,8 +88,44 @@ impl Berth {
 
     /// Takes back what is published for `key`; nothing published is success.
     pub fn unpublish(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
-        let _attachment = self.attachment_lock(key)?;
-        self.unpublish_locked(key)
+        let attachment = self.attachment_lock(key)?;
+        self.unpublish_locked(key)?;
+        drop(attachment);
+        self.promote_standbys(&key.container)
+    }
+
+    /// Publishes what other interfaces of `container` have on standby and may have now. Called without any lock: two
+    /// interfaces that go at once must not wait for each other.
+    pub(crate) fn promote_standbys(&mut self, container: &ContainerId) -> Result<(), CoreError> {
+        let waiting = |(row, held): &(AttachmentRow, Held)| {
+            row.key.container == *container
+                && row.state == AttachmentState::Ready
+                && !held.published().standby.is_empty()
+        };
+        let keys: Vec<_> = self.held()?.into_iter().filter(waiting).map(|(row, _)| row.key).collect();
+        for key in keys {
+            let _attachment = self.attachment_lock(&key)?;
+            let Some((row, held)) = self.held_of(&key)?.filter(waiting) else { continue };
+            self.promote(&row.key, held)?;
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, key: &AttachmentKey, held: Held) -> Result<(), CoreError> {
+        let mut published = held.published().clone();
+        published.ports.append(&mut published.standby);
+        let bridge = match &held {
+            Held::Bridge(record) => Some(record.bridge.clone()),
+            Held::Ports(_) => None,
+        };
+        self.store_mut().write(|tx| {
+            claim(tx, key, &mut published)?;
+            tx.attachment_ready(key, &payload(&held.with_published(published.clone()))?)?;
+            Ok::<_, CoreError>(())
+        })?;
+        let mut kernel = Kernel::open(self, None)?;
+        execute(&mut kernel, &plan_published(key, &published, bridge.as_ref()))?.keep();
+        Ok(())
     }
 
     fn unpublish_locked(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
@@ -104,9 +139,9 @@ impl Berth {
     fn take_back(&mut self, row: &AttachmentRow, held: &Held) -> Result<(), CoreError> {
         let key = held.key();
         if row.state == AttachmentState::Deleting {
-            return self.detach_locked(key);
+            return self.detach_locked(key).map(drop);
         }
-        let Held::Bridge(_) = held else { return self.detach_locked(key) };
+        let Held::Bridge(_) = held else { return self.detach_locked(key).map(drop) };
         if *held.published() == Published::default() {
             return Ok(());
         }
@@ -137,6 +172,7 @@ impl Berth {
         let hairpin = targets.iter().filter(|net| *masquerade_hairpin && !on_our_bridge(net));
         Ok(Published {
             ports: ports.iter().flat_map(|port| port.resolve(&addrs)).collect(),
+            standby: Vec::new(),
             hairpin: hairpin.map(|net| (subnet_of(*net), net.ip())).collect(),
             masquerade_all: if *masquerade_all { addrs } else { Vec::new() },
         })
@@ -148,7 +184,8 @@ impl Berth {
         let Some((_, held)) = self.held_of(&request.key)? else {
             return Ok(vec![format!("nothing is published for {}", request.key)]);
         };
-        let lost = wanted.ports.iter().filter(|port| !held.published().ports.contains(port));
+        let asked = held.published().asked();
+        let lost = wanted.ports.iter().filter(|port| !asked.contains(port));
         let mut wrong: Vec<String> = lost.map(|port| format!("{port} is not published")).collect();
         let missing = crate::rules::missing(&elements::of_published(&request.key, held.published()))?;
         wrong.extend(missing.into_iter().map(|element| format!("the ruleset lacks {element}")));

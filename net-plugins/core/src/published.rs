@@ -1,5 +1,6 @@
 //! What is published for an attachment.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_types::{AttachmentKey, PublishedPort};
@@ -13,6 +14,9 @@ use crate::attachment::AttachmentRecord;
 pub struct Published {
     /// The ports.
     pub ports: Vec<PublishedPort>,
+    /// Ports that another interface of the same container publishes for now. When that goes, these take over.
+    #[serde(default)]
+    pub standby: Vec<PublishedPort>,
     /// (subnet, container address) pairs whose traffic through a published port comes back masqueraded; for bridges
     /// that are not berth's.
     pub hairpin: Vec<(IpNetwork, IpAddr)>,
@@ -39,6 +43,18 @@ pub struct PortsRecord {
     pub key: AttachmentKey,
     /// What is published.
     pub published: Published,
+}
+
+impl PortsRecord {
+    /// The layout this version writes.
+    pub const VERSION: u32 = 1;
+}
+
+impl Published {
+    /// Everything that was asked for, published or on standby.
+    pub fn asked(&self) -> BTreeSet<PublishedPort> {
+        self.ports.iter().chain(&self.standby).copied().collect()
+    }
 }
 
 impl Held {

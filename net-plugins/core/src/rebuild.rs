@@ -137,6 +137,7 @@ fn restore_attachment(
 }
 
 fn put(berth: &mut Berth, record: &AttachmentRecord) -> Result<(), CoreError> {
+    let mut published = record.published.clone();
     let text = payload(&Held::Bridge(Box::new(record.clone())))?;
     let new = NewAttachment {
         key: record.key.clone(),
@@ -150,7 +151,7 @@ fn put(berth: &mut Berth, record: &AttachmentRecord) -> Result<(), CoreError> {
             let scope = LeaseScope::new(&record.key.network, None);
             tx.lease_add(&scope, lease.address.ip(), (&record.key, None), 0)?;
         }
-        crate::attach::claim(tx, &record.key, &record.published.ports)?;
+        crate::attach::claim(tx, &record.key, &mut published)?;
         tx.attachment_ready(&record.key, &text)?;
         Ok(())
     })

@@ -10,7 +10,13 @@ use crate::protocol::{CniError, Code};
 
 /// The CNI error of a core's error. The message is the outermost cause, `details` the rest of the chain.
 pub(crate) fn of_core(err: &CoreError) -> CniError {
-    let error = CniError::from_chain(code(err), err);
+    let mut error = CniError::from_chain(code(err), err);
+    // The second line of an error is the hint.
+    if let Some((first, hint)) = error.msg.clone().split_once('\n') {
+        error.details =
+            if error.details.is_empty() { hint.to_owned() } else { format!("{}; {hint}", error.details) };
+        error.msg = first.to_owned();
+    }
     match err {
         CoreError::Ipam(err) => error.with_details(err.details()),
         _ => error,
