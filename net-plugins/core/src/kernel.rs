@@ -152,7 +152,8 @@ impl<'a> Kernel<'a> {
     fn sandbox_route_add(&self, link: &IfName, route: &Route) -> Result<(), KernelError> {
         let (_, netlink) = self.inside()?;
         let oif = self.inside_index(link)?;
-        netlink.route_add(&route_spec(route, oif))?;
+        // A container on two networks has two default routes: when one network goes, the other must still have its own.
+        netlink.route_add_beside(&route_spec(route, oif))?;
         Ok(())
     }
 }

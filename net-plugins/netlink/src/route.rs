@@ -146,6 +146,17 @@ impl Netlink {
         present(outcome, &[Errno::EXIST]).map_err(|failure| failure.on("add route", spec))
     }
 
+    /// Adds a route beside others of the same destination, metric and table, which stay (for IPv6 they become one route
+    /// with several next hops). False if exactly this one exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::route_add`].
+    pub fn route_add_beside(&self, spec: &RouteSpec) -> Result<bool, NetlinkError> {
+        let outcome = self.request(RouteNetlinkMessage::NewRoute(route_message(spec)), NLM_F_CREATE);
+        present(outcome, &[Errno::EXIST]).map_err(|failure| failure.on("add route", spec))
+    }
+
     /// Adds a route in place of one of the same destination, metric and table, if there is one.
     ///
     /// # Errors
