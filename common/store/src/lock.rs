@@ -3,9 +3,10 @@
 //! **Lock order**, for every caller in berth; a later one is never held while an earlier one is taken:
 //!
 //! 1. [`AttachmentLock`]: so that an attach and a detach of the same container take turns;
-//! 2. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
-//! 3. [`RulesLock`]: around a batch of nftables changes that several processes share;
-//! 4. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
+//! 2. [`HostLock`]: shared for attach and publish, exclusive for taking berth's traces off the host;
+//! 3. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
+//! 4. [`RulesLock`]: around a batch of nftables changes that several processes share;
+//! 5. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
 //!
 //! Two network locks at once are taken in the order of the names.
 //!
@@ -85,6 +86,35 @@ impl AttachmentLock {
         let AttachmentKey { network, container, ifname } = key;
         let stripe = fnv64([network.as_str(), container.as_str(), ifname.as_str()]) % 1024;
         dirs.run.join("locks").join(format!("att-{stripe:03x}"))
+    }
+}
+
+/// The lock of berth's presence on the host: its tables and switches.
+#[derive(Debug)]
+pub struct HostLock(FileLock);
+
+impl HostLock {
+    /// For changes that count on the ruleset and the switches to stay: attach, publish.
+    pub fn shared(dirs: &Dirs) -> Result<Self, LockError> {
+        FileLock::take(&Self::path(dirs), Mode::Shared, WAIT).map(Self)
+    }
+
+    /// For taking them away, if nobody is just coming.
+    pub fn try_exclusive(dirs: &Dirs) -> Result<Option<Self>, LockError> {
+        match FileLock::take(&Self::path(dirs), Mode::Exclusive, Duration::ZERO) {
+            Ok(lock) => Ok(Some(Self(lock))),
+            Err(LockError::Held { .. }) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Releases an exclusive lock and removes its file.
+    pub fn remove(self) -> Result<(), LockError> {
+        self.0.remove()
+    }
+
+    fn path(dirs: &Dirs) -> PathBuf {
+        dirs.run.join("locks").join("host")
     }
 }
 

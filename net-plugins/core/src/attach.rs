@@ -10,7 +10,7 @@ use std::path::Path;
 use berth_ipam::allocate;
 use berth_netlink::Link;
 use berth_netlink::port_probe::{Probe, holder_of, try_bind};
-use berth_store::lock::NetworkLock;
+use berth_store::lock::{HostLock, NetworkLock};
 use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, NewAttachment, Tx};
 use berth_types::{AttachmentKey, MacAddr, PublishedPort, host_ifname};
 
@@ -39,6 +39,8 @@ impl Berth {
     pub fn attach(&mut self, request: AttachRequest) -> Result<Attachment, CoreError> {
         let _attachment = self.attachment_lock(&request.key)?;
         self.make_way(&request.key)?;
+        // From here on the tables and switches must stay; a `gc` on an idle host would take them away.
+        let _host = HostLock::shared(self.dirs())?;
         let begun = self.begin(&request)?;
         self.clear_after(&begun.reclaimed, &request.key);
         match self.build(&request, &begun.record) {

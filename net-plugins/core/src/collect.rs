@@ -5,7 +5,7 @@
 
 use berth_netlink::{LinkKind, Netlink, sysctl};
 use berth_nft::{Element, NftSocket, RulesetState};
-use berth_store::lock::NetworkLock;
+use berth_store::lock::{HostLock, NetworkLock, RulesLock};
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
 use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
 use serde::Serialize;
@@ -259,11 +259,24 @@ impl Berth {
         }
         report.host_restored = request.idle_networks;
         if request.idle_networks && !request.dry_run {
-            berth_nft::remove_tables(&mut socket)?;
-            errors.extend(self.restore_switches()?);
-            errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
+            report.host_restored = self.leave_host(&mut socket, errors)?;
         }
         Ok(())
+    }
+
+    /// Takes berth's tables and switches off the host, unless somebody is attaching or attached by now.
+    fn leave_host(&mut self, socket: &mut NftSocket, errors: &mut Vec<String>) -> Result<bool, CoreError> {
+        let Some(host) = HostLock::try_exclusive(self.dirs())? else { return Ok(false) };
+        if !self.networks()?.is_empty() || !self.held()?.is_empty() {
+            return Ok(false);
+        }
+        let rules = RulesLock::exclusive(self.dirs())?;
+        berth_nft::remove_tables(socket)?;
+        drop(rules);
+        errors.extend(self.restore_switches()?);
+        host.remove()?;
+        errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
+        Ok(true)
     }
 
     /// Elements of ports that are in no record, whatever its state. Elements of networks are left alone: a network is

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use berth_netlink::Netlink;
+use berth_store::lock::HostLock;
 use berth_store::{AttachmentRow, AttachmentState, NewAttachment};
 use berth_types::{AttachmentKey, ContainerId, IfName};
 use ipnetwork::IpNetwork;
@@ -25,6 +26,7 @@ impl Berth {
     /// Publishes. Asked again for the same, it does nothing; asked for something else, it replaces what was there.
     pub fn publish(&mut self, request: &PublishRequest) -> Result<(), CoreError> {
         let _attachment = self.attachment_lock(&request.key)?;
+        let _host = HostLock::shared(self.dirs())?;
         let mut published = self.published_for(request)?;
         let had = self.held_of(&request.key)?;
         if let Some((row, held)) = &had {
