@@ -212,6 +212,13 @@ fn begin_row(tx: &Tx<'_>, mut record: AttachmentRecord) -> Result<AttachmentReco
 /// Claims the ports. One that another interface of the same container has already (a container on two networks,
 /// published once) becomes a standby.
 pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, published: &mut Published) -> Result<(), CoreError> {
+    // All at once, as nearly always; one after the other only to find out which of them stand by.
+    match tx.ports_claim(key, &published.ports) {
+        Err(ClaimError::Taken(taken)) if taken.holder.container == key.container => (),
+        Err(ClaimError::Taken(taken)) => return Err(CoreError::PortTaken(taken)),
+        Err(ClaimError::Store(err)) => return Err(err.into()),
+        Ok(()) => return Ok(()),
+    }
     let mut claimed = Vec::new();
     for port in std::mem::take(&mut published.ports) {
         claimed.push(port);
