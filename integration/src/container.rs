@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use berth_volume_core::{Access, bind, unmount};
+use berth_volume_core::{Access, bind};
 
 use crate::{Host, NetView, Place};
 
@@ -66,7 +66,8 @@ impl<'h> Container<'h> {
         if !self.removed {
             self.removed = true;
             self.host.inside(|| {
-                unmount(&self.path).unwrap();
+                // Lazily, as engines do: somebody may have it open.
+                nix::mount::umount2(&self.path, nix::mount::MntFlags::MNT_DETACH).unwrap();
                 fs::remove_file(&self.path).unwrap();
             });
         }

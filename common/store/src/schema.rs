@@ -65,6 +65,11 @@ CREATE TABLE sysctl_saved (
   boot_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE uplink_closed (
+  family INTEGER NOT NULL, link TEXT NOT NULL,
+  PRIMARY KEY (family, link)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE lease (
   scope TEXT NOT NULL, address BLOB NOT NULL,
   network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,

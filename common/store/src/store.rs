@@ -149,6 +149,7 @@ impl Store {
                 "DELETE FROM port",
                 "DELETE FROM published",
                 "DELETE FROM sysctl_saved",
+                "DELETE FROM uplink_closed",
                 "DELETE FROM meta",
             ] {
                 half.execute(sql, [])?;

@@ -1,8 +1,10 @@
-//! Values of sysctls before berth changed them, to be put back by whoever no longer needs the change.
+//! Values of sysctls before berth changed them, to be put back by whoever no longer needs the change, and the links
+//! that were closed to each other because of them.
 
-use berth_types::BootId;
+use berth_types::{BootId, Family, IfName};
 use rusqlite::params;
 
+use crate::codec::parsed;
 use crate::{ReadTx, StoreError, Tx};
 
 /// A changed sysctl.
@@ -32,7 +34,36 @@ impl ReadTx<'_> {
     }
 }
 
+impl ReadTx<'_> {
+    /// The links between which nothing of the family is forwarded, because berth turned its forwarding on.
+    pub fn uplinks_closed(&self) -> Result<Vec<(Family, IfName)>, StoreError> {
+        self.run().rows("SELECT family, link FROM uplink_closed ORDER BY family, link", [], |row| {
+            let family = if row.get::<_, i64>(0)? == number(Family::V4) { Family::V4 } else { Family::V6 };
+            Ok((family, parsed(row, 1)?))
+        })
+    }
+}
+
+/// A family as stored: the version of its protocol.
+const fn number(family: Family) -> i64 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    }
+}
+
 impl Tx<'_> {
+    /// Remembers that a link was closed.
+    pub fn uplink_close(&self, family: Family, link: &IfName) -> Result<(), StoreError> {
+        let sql = "INSERT INTO uplink_closed (family, link) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        self.run().execute(sql, params![number(family), link.as_str()]).map(drop)
+    }
+
+    /// Forgets all closed links.
+    pub fn uplinks_forget(&self) -> Result<(), StoreError> {
+        self.run().execute("DELETE FROM uplink_closed", []).map(drop)
+    }
+
     /// Remembers what a sysctl was, unless that is remembered already: the first value is the host's own. Whether it
     /// was new.
     pub fn sysctl_save(&self, key: &str, before: &str, after: &str) -> Result<bool, StoreError> {

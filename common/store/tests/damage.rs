@@ -172,6 +172,7 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
             assert_eq!(tx.ports_of(&key("a"))?[0].to_string(), "0.0.0.0:8080/tcp -> 10.80.0.2:80");
             assert_eq!(tx.live_networks()?[0].bridge.as_ref().unwrap().as_str(), "br0");
             assert_eq!(tx.sysctls_saved()?.len(), 1);
+            assert_eq!(tx.uplinks_closed()?, [(berth_types::Family::V4, "up0".parse().unwrap())]);
             assert_eq!(tx.networks()?[0].payload, r#"{"v":1}"#);
             Ok(())
         })

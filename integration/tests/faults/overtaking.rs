@@ -16,11 +16,11 @@ fn slow_add(host: &Host, conf: &Value, syscall: &str) -> Proc {
     strace(host, &["-e", &trace, "-e", &inject], conf, "ADD", &env).spawn()
 }
 
-/// Waits until the ADD has got to its slow part: the records know of it.
+/// Waits until the ADD holds its attachment; from then on it is under way.
 fn begun(host: &Host) {
     berth_integration::eventually(Duration::from_secs(5), || {
         let locks = host.run(&format!("ls -R {}", host.run_dir().display()));
-        if locks.contains("run.db") { Ok(()) } else { Err(locks) }
+        if locks.contains("att-") { Ok(()) } else { Err(locks) }
     });
 }
 
@@ -95,11 +95,11 @@ fn a_call_after_one_that_was_killed_succeeds() {
         berth_test(|host| {
             let before = Snapshot::of(host);
             let net = Net::new(host, 1);
+            let container = host.container("a");
             let mut add = slow_add(host, &net.conf(), syscall);
             begun(host);
             // strace is killed, and what it traces goes with it or goes on alone.
             add.kill();
-            let container = host.container("a");
             berth_integration::eventually(Duration::from_secs(10), || {
                 let busy: Vec<i32> = host.processes().into_iter().collect();
                 if busy.is_empty() { Ok(()) } else { Err(format!("{busy:?}")) }

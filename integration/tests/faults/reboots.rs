@@ -7,23 +7,26 @@ use berth_integration::{Host, Snapshot};
 
 use crate::common::{Net, assert_as_before, berth_test, tcp};
 
-/// The kernel's part: links, rules, flows and the boot's number.
+/// The kernel's part: links, rules, flows, switches and the boot's number.
 fn reboot(host: &Host) {
     let number = host.dir().join("boot-id");
     fs::write(&number, "00000000-0000-4000-8000-00000000beef\n").unwrap();
-    host.run(&format!("mount --bind {} /proc/sys/kernel/random/boot_id", number.display()));
+    host.run(&format!("mount -n --bind {} /proc/sys/kernel/random/boot_id", number.display()));
     host.run("nft flush ruleset");
     for bridge in ["br1", "br2"] {
         host.line(&format!("ip link del {bridge}")).output();
     }
     host.set_sysctl("net.ipv4.ip_forward", "0");
     host.set_sysctl("net.ipv6.conf.all.forwarding", "0");
+    for uplink in ["up0", "up1"] {
+        host.line(&format!("sysctl -q -w net.ipv6.conf.{uplink}.accept_ra=1")).output();
+    }
     host.line("conntrack -F").output();
 }
 
 /// The machine is the one it was before.
 fn unmount(host: &Host) {
-    host.run("umount /proc/sys/kernel/random/boot_id");
+    host.run("umount -n /proc/sys/kernel/random/boot_id");
 }
 
 /// Runs `test` after a reboot with containers `a` (that published 8080, on network 1) and `b` (network 2), which are gone, with

@@ -10,9 +10,9 @@ use crate::common::{Net, assert_as_before, berth_test, tcp};
 /// Puts a small file system over `dir` for the time of `then`.
 fn on_small_disk(host: &Host, dir: &Path, then: impl FnOnce()) {
     let dir = dir.display();
-    host.run(&format!("mount -t tmpfs -o size=256k,mode=700 small {dir}"));
+    host.run(&format!("mount -n -t tmpfs -o size=1m,mode=700 small {dir}"));
     then();
-    host.run(&format!("umount {dir}"));
+    host.run(&format!("umount -n {dir}"));
 }
 
 /// Leaves no byte free in `dir`.

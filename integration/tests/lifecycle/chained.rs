@@ -55,7 +55,10 @@ fn rbridge(host: &Host) -> Value {
 }
 
 fn ptp(host: &Host) -> Value {
-    json!({"type": "ptp", "ipam": ranges(host, "host-local")})
+    // Without these its container knows the way to its gateway only.
+    let mut ipam = ranges(host, "host-local");
+    ipam["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    json!({"type": "ptp", "ipam": ipam})
 }
 
 #[test]
@@ -79,6 +82,7 @@ fn a_port_behind_the_reference_ptp_is_reached_and_taken_back() {
         let _a = a.serve_tcp(80, "a");
         host.probe(&Probe::tcp("192.0.2.2:8080").times(3)).all_from("a");
         list.del(Some(&a), "a", "eth0").unwrap();
+        drop(a);
         assert_as_before(host, &before);
     });
 }

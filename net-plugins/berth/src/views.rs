@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use berth_core::network::NetworkRecord;
+use berth_core::network::{NetworkRecord, Vlan};
 use berth_core::{Held, PortsRecord};
 use berth_store::{AttachmentRow, AttachmentState};
 use berth_types::{AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, PublishedPort};
@@ -21,6 +21,8 @@ pub(crate) struct NetworkView {
     gateways: Vec<IpNetwork>,
     mac: MacAddr,
     mtu: Option<u32>,
+    promisc: bool,
+    vlan: Option<Vlan>,
     masquerade: bool,
     between_containers: bool,
     isolated: bool,
@@ -41,6 +43,8 @@ impl NetworkView {
             subnets,
             mac,
             mtu,
+            promisc,
+            vlan,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
         Self {
@@ -51,6 +55,8 @@ impl NetworkView {
             gateways: gateways.into_iter().collect(),
             mac,
             mtu,
+            promisc,
+            vlan,
             masquerade: reach.masquerade,
             between_containers: reach.between_containers,
             isolated: reach.isolated,
@@ -268,6 +274,8 @@ pub(crate) mod samples {
             subnets: ["10.80.0.0/24".parse().unwrap(), "fd80::/64".parse().unwrap()].into(),
             mac: "02:00:00:00:00:01".parse().unwrap(),
             mtu: None,
+            promisc: false,
+            vlan: None,
         }
     }
 
@@ -301,7 +309,13 @@ pub(crate) mod samples {
             leases: vec![lease("10.80.0.2/24"), lease("fd80::2/64")],
             routes: Vec::new(),
             dns: Dns::default(),
-            port: PortSpec { hairpin: false, isolated: false, guard: Guard::Full },
+            port: PortSpec {
+                hairpin: false,
+                isolated: false,
+                apart: false,
+                trunk: false,
+                guard: Guard::Full,
+            },
             published: Published {
                 ports: vec![port("0.0.0.0", 8080, 1), port("127.0.0.1", 9000, 11)],
                 ..Published::default()

@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use berth_ipam::allocate;
-use berth_netlink::Link;
 use berth_netlink::port_probe::{Probe, holder_of, try_bind};
+use berth_netlink::{Link, link_exists};
 use berth_store::lock::{HostLock, NetworkLock};
 use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, NewAttachment, Tx};
-use berth_types::{AttachmentKey, MacAddr, PublishedPort, host_ifname};
+use berth_types::{AddressLease, AttachmentKey, IfName, MacAddr, NetworkName, PublishedPort, host_ifname};
 
 use crate::addressing;
-use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec};
+use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec, attachment_alias};
 use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::{Applied, execute};
@@ -40,7 +40,7 @@ impl Berth {
         let _attachment = self.attachment_lock(&request.key)?;
         self.make_way(&request.key)?;
         // From here on the tables and switches must stay; a `gc` on an idle host would take them away.
-        let _host = HostLock::shared(self.dirs())?;
+        let host = HostLock::shared(self.dirs())?;
         let begun = self.begin(&request)?;
         self.clear_after(&begun.reclaimed, &request.key);
         match self.build(&request, &begun.record) {
@@ -51,6 +51,8 @@ impl Berth {
                     tracing::error!(error = %crate::error::Chain(&left), "record left behind; `berth gc` removes it");
                 }
                 self.remove_if_idle(&request.network.name);
+                drop(host);
+                self.leave_if_unused();
                 Err(cause)
             }
         }
@@ -133,20 +135,22 @@ impl Berth {
                 return Ok((wanted, bridge.clone(), lock));
             }
             drop(lock);
-            self.make_network(kernel, spec, record)?;
+            self.make_network(kernel, spec, &record.leases)?;
         }
         Err(CoreError::Missing { what: format!("network `{}` is removed as fast as it is made", spec.name) })
     }
 
-    fn make_network(
+    /// Makes the network what it should be for these leases, under its lock.
+    pub(crate) fn make_network(
         &mut self,
         kernel: &mut Kernel,
         spec: &NetworkSpec,
-        record: &AttachmentRecord,
+        leases: &[AddressLease],
     ) -> Result<(), CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), &spec.name)?;
-        let observed = observe::network(self, kernel, spec, &record.leases)?;
-        let (plan, wanted) = plan_network(spec, &record.leases, random_mac()?, &observed)?;
+        let mut observed = observe::network(self, kernel, spec, leases)?;
+        observed.orphans = self.orphans(kernel, &spec.name)?;
+        let (plan, wanted) = plan_network(spec, leases, random_mac()?, &observed)?;
         let applied = execute(kernel, &plan)?;
         if let Err(err) = self.record_network(&wanted, &plan, &applied) {
             for left in applied.undo(kernel) {
@@ -156,6 +160,23 @@ impl Berth {
         }
         applied.keep();
         Ok(())
+    }
+
+    /// Host links of the network's attachments that are on no bridge.
+    fn orphans(
+        &mut self,
+        kernel: &Kernel,
+        network: &NetworkName,
+    ) -> Result<Vec<(IfName, PortSpec)>, CoreError> {
+        let mut orphans = Vec::new();
+        for record in self.attachments()?.into_iter().filter(|record| record.key.network == *network) {
+            let link = kernel.host().link_by_name(&record.host_ifname)?;
+            let alias = attachment_alias(&record.key);
+            if link.is_some_and(|link| link.master.is_none() && link.alias == Some(alias)) {
+                orphans.push((record.host_ifname, record.port));
+            }
+        }
+        Ok(orphans)
     }
 
     fn record_network(
@@ -168,6 +189,9 @@ impl Berth {
         let saved = applied.host_wide_switches(plan);
         self.store_mut().write(|tx| {
             tx.live_network_put(&record.name, Some(&record.bridge), &text)?;
+            for (family, link) in plan.closed_uplinks() {
+                tx.uplink_close(family, link)?;
+            }
             for (key, before, after) in &saved {
                 tx.sysctl_save(key, before, after)?;
             }
@@ -188,25 +212,25 @@ fn lease(tx: &Tx<'_>, request: &AttachRequest) -> Result<(Addresses, Vec<LeaseRo
     }
 }
 
-/// Writes the pending row under the usual host link name, or the next that no other attachment of the records has.
+/// Writes the pending row under the usual host link name, or the next that is free on the host and in the records.
 fn begin_row(tx: &Tx<'_>, mut record: AttachmentRecord) -> Result<AttachmentRecord, CoreError> {
-    let mut attempt = 0;
-    loop {
+    let key = record.key.clone();
+    let names = (0..=u8::MAX).map(|attempt| host_ifname(&key, attempt));
+    for name in names.filter(|name| !link_exists(name)) {
+        record.host_ifname = name.clone();
         let new = NewAttachment {
             key: record.key.clone(),
             sandbox: record.sandbox.map(|id| (record.sandbox_path.clone(), id)),
-            host_ifname: Some(record.host_ifname.clone()),
+            host_ifname: Some(name),
             payload: payload(&Held::Bridge(Box::new(record.clone())))?,
         };
         match tx.attachment_begin(&new) {
             Ok(()) => return Ok(record),
-            Err(BeginError::HostIfname { .. }) if attempt < u8::MAX => {
-                attempt += 1;
-                record.host_ifname = host_ifname(&record.key, attempt);
-            }
+            Err(BeginError::HostIfname { .. }) => (),
             Err(err) => return Err(err.into()),
         }
     }
+    Err(CoreError::Missing { what: format!("no name is free for the host's end of {}", record.key) })
 }
 
 /// Claims the ports. One that another interface of the same container has already (a container on two networks,
@@ -276,13 +300,18 @@ fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> Att
         version: AttachmentRecord::VERSION,
         key: request.key.clone(),
         bridge: request.network.bridge.clone(),
+        // Chosen when the row is written.
         host_ifname: host_ifname(&request.key, 0),
         mac,
         port: PortSpec {
             // With br_netfilter, what a container sends to its own published port is translated on the bridge and goes
             // back out of the port it came by.
             hairpin: request.hairpin || !request.ports.is_empty(),
-            isolated: request.port_isolation || !request.network.reach.between_containers,
+            // Not for a network without traffic between containers: the kernel would drop, between isolated ports, what
+            // was translated on the bridge to a peer's published port (S15). The ruleset keeps those apart.
+            isolated: request.port_isolation,
+            apart: !request.network.reach.between_containers,
+            trunk: request.network.vlan.as_ref().is_some_and(|vlan| !vlan.trunk.is_empty()),
             guard: guard_for(request.anti_spoofing, !leases.is_empty()),
         },
         published: Published {

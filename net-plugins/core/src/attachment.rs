@@ -39,6 +39,10 @@ pub struct PortSpec {
     pub hairpin: bool,
     /// The port reaches no other isolated port.
     pub isolated: bool,
+    /// The port reaches no other port of a network without traffic between containers, but for published ports.
+    pub apart: bool,
+    /// The container may send 802.1Q frames.
+    pub trunk: bool,
     /// What is checked of frames that come from the container.
     pub guard: Guard,
 }

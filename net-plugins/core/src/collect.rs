@@ -16,7 +16,8 @@ use crate::berth::{Berth, is_dead};
 use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
-use crate::kernel::lay_and_fill;
+use crate::kernel::{Kernel, lay_and_fill};
+use crate::network::NetworkRecord;
 use crate::{rules, switch};
 
 /// What a collection is about.
@@ -46,6 +47,8 @@ pub struct GcReport {
     pub leases: usize,
     /// Networks removed.
     pub networks: Vec<NetworkName>,
+    /// Networks whose bridge was made again, or whose ports were put back on it.
+    pub mended: Vec<NetworkName>,
     /// Whether the ruleset was laid again and filled.
     pub ruleset_restored: bool,
     /// Whether nothing is left and the ruleset and switches were taken back.
@@ -74,6 +77,7 @@ impl Berth {
                 }
             }
         }
+        self.mend_networks(request, &mut report, &mut errors)?;
         self.restore(request, &mut report, &mut errors)?;
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
     }
@@ -214,6 +218,39 @@ impl Berth {
         Ok(attached)
     }
 
+    /// Makes bridges of berth's that somebody deleted again, and puts ports back on them.
+    fn mend_networks(
+        &mut self,
+        request: &GcRequest,
+        report: &mut GcReport,
+        errors: &mut Vec<String>,
+    ) -> Result<(), CoreError> {
+        let links = Netlink::open()?.links()?;
+        let link_of = |name: &IfName| links.iter().find(|link| link.name == *name);
+        let attachments = self.attachments()?;
+        for network in self.networks()? {
+            let attached = attachments.iter().filter(|record| record.key.network == network.name);
+            let mut ports = attached.filter_map(|record| link_of(&record.host_ifname));
+            let broken = ports.any(|port| port.master.is_none());
+            let other = request.network.as_ref().is_some_and(|name| *name != network.name);
+            if !broken || other || report.networks.contains(&network.name) {
+                continue;
+            }
+            report.mended.push(network.name.clone());
+            if !request.dry_run {
+                let mended = self.mend_network(&network);
+                errors.extend(mended.err().map(|err| format!("{}: {}", network.name, Chain(&err))));
+            }
+        }
+        Ok(())
+    }
+
+    fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
+        let _host = HostLock::shared(self.dirs())?;
+        let mut kernel = Kernel::open(self, None)?;
+        self.make_network(&mut kernel, &network.spec(), &[])
+    }
+
     fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
         self.store_mut().read(|tx| tx.attachments_of(name).map_err(CoreError::from))
     }
@@ -255,13 +292,25 @@ impl Berth {
             if report.ruleset_restored {
                 lay_and_fill(self.dirs(), &mut socket)?;
             }
-            return remove_elements(strays);
+            return remove_elements(strays).map(drop);
         }
         report.host_restored = request.idle_networks;
         if request.idle_networks && !request.dry_run {
             report.host_restored = self.leave_host(&mut socket, errors)?;
         }
         Ok(())
+    }
+
+    /// Takes berth off a host that nobody uses any more, after an attach that failed. Best effort: `gc` does it again.
+    pub(crate) fn leave_if_unused(&mut self) {
+        let mut errors = Vec::new();
+        let left = NftSocket::open().map_err(CoreError::from);
+        if let Err(err) = left.and_then(|mut socket| self.leave_host(&mut socket, &mut errors)) {
+            errors.push(Chain(&err).to_string());
+        }
+        for error in errors {
+            tracing::warn!(error, "left behind; `berth gc` removes it");
+        }
     }
 
     /// Takes berth's tables and switches off the host, unless somebody is attaching or attached by now.
@@ -290,6 +339,7 @@ impl Berth {
                 Element::Guarded(_)
                     | Element::GuardedMacOnly(_)
                     | Element::Trunk(_)
+                    | Element::Apart(_)
                     | Element::AllowedMac { .. }
                     | Element::AllowedAddr { .. }
                     | Element::Port { .. }
@@ -319,17 +369,15 @@ impl Berth {
             for row in &saved {
                 tx.sysctl_forget(&row.key)?;
             }
+            tx.uplinks_forget()?;
             Ok::<_, CoreError>(())
         })?;
         Ok(errors)
     }
 
-    /// The uplinks that must not forward between each other because berth made the host a router.
-    pub(crate) fn closed_uplinks(&mut self) -> Result<Vec<IfName>, CoreError> {
-        let saved = self.store_mut().read(|tx| tx.sysctls_saved().map_err(CoreError::from))?;
-        if saved.iter().all(|row| row.key.ends_with("accept_ra")) {
-            return Ok(Vec::new());
-        }
-        crate::observe::uplinks(&Netlink::open()?)
+    /// What keeps the host's uplinks from forwarding between each other, because berth turned forwarding on.
+    pub(crate) fn closed_uplinks(&mut self) -> Result<BTreeSet<Element>, CoreError> {
+        let closed = self.store_mut().read(|tx| tx.uplinks_closed().map_err(CoreError::from))?;
+        Ok(closed.into_iter().map(|(family, link)| Element::ClosedRouter { family, link }).collect())
     }
 }

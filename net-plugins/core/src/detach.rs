@@ -91,9 +91,14 @@ impl Berth {
                 }
             }
         }
-        remove_elements(gone)?;
+        let laid = remove_elements(gone)?;
         flush_removed(&ports)?;
-        self.store_mut().write(|tx| tx.attachments_unruled(&done).map_err(CoreError::from))
+        self.store_mut().write(|tx| tx.attachments_unruled(&done).map_err(CoreError::from))?;
+        if !laid && !self.networks()?.is_empty() {
+            // Somebody flushed it, and the others are without.
+            self.lay_and_fill_locked(&mut NftSocket::open()?)?;
+        }
+        Ok(())
     }
 }
 
@@ -123,13 +128,15 @@ fn delete_links(names: &[IfName], alias: &str) -> Result<(), CoreError> {
     Ok(())
 }
 
-/// Removes elements, absent ones included. An element that somebody else owns by now stays theirs.
-pub(crate) fn remove_elements(mut elements: BTreeSet<Element>) -> Result<(), CoreError> {
+/// Removes elements, absent ones included. An element that somebody else owns by now stays theirs. Whether there is a
+/// ruleset at all, as far as there was something to remove.
+pub(crate) fn remove_elements(mut elements: BTreeSet<Element>) -> Result<bool, CoreError> {
     while !elements.is_empty() {
         let mut batch = Batch::default();
         elements.iter().cloned().for_each(|element| batch.remove(element));
         match NftSocket::open()?.commit(&batch) {
-            Ok(()) | Err(CommitError::NoRuleset) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(CommitError::NoRuleset) => return Ok(false),
             Err(CommitError::OtherOwner { element } | CommitError::Exists { element }) => {
                 tracing::warn!(%element, "belongs to somebody else by now and stays");
                 elements.remove(&*element);
@@ -137,5 +144,5 @@ pub(crate) fn remove_elements(mut elements: BTreeSet<Element>) -> Result<(), Cor
             Err(err) => return Err(err.into()),
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -50,12 +50,18 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
 pub fn of_attachment(attachment: &AttachmentRecord) -> BTreeSet<Element> {
     let AttachmentRecord { host_ifname, mac, leases, port, .. } = attachment;
     let mut elements = BTreeSet::new();
+    if port.apart {
+        elements.insert(Element::Apart(host_ifname.clone()));
+    }
     match port.guard {
         Guard::Off => return elements,
         Guard::Mac => elements.insert(Element::GuardedMacOnly(host_ifname.clone())),
         Guard::Full => elements.insert(Element::Guarded(host_ifname.clone())),
     };
     elements.insert(Element::AllowedMac { port: host_ifname.clone(), mac: *mac });
+    if port.trunk {
+        elements.insert(Element::Trunk(host_ifname.clone()));
+    }
     if port.guard == Guard::Full {
         let addrs = leases.iter().map(|lease| lease.address.ip()).chain([IpAddr::V6(link_local(*mac))]);
         for addr in addrs {

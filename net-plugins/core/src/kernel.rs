@@ -184,15 +184,20 @@ pub(crate) fn route_spec(route: &Route, oif: u32) -> RouteSpec {
 pub(crate) fn lay_and_fill(dirs: &Dirs, nft: &mut NftSocket) -> Result<(), KernelError> {
     let refill = |err: CoreError| KernelError::Refill(Box::new(err));
     let _lock = RulesLock::exclusive(dirs).map_err(|err| refill(err.into()))?;
-    berth_nft::lay(nft)?;
-    let mut berth = Berth::open_plain(dirs).map_err(refill)?;
-    let mut batch = Batch::default();
-    berth.wanted_elements().map_err(refill)?.into_iter().for_each(|element| batch.add(element));
-    nft.commit(&batch)?;
-    Ok(())
+    Berth::open_plain(dirs).map_err(refill)?.lay_and_fill_locked(nft)
 }
 
 impl Berth {
+    /// As [`lay_and_fill`], for who holds the rules lock.
+    pub(crate) fn lay_and_fill_locked(&mut self, nft: &mut NftSocket) -> Result<(), KernelError> {
+        let mut batch = Batch::default();
+        let wanted = self.wanted_elements().map_err(|err| KernelError::Refill(Box::new(err)))?;
+        wanted.into_iter().for_each(|element| batch.add(element));
+        berth_nft::lay(nft)?;
+        nft.commit(&batch)?;
+        Ok(())
+    }
+
     /// Every element the records ask for.
     pub fn wanted_elements(&mut self) -> Result<BTreeSet<Element>, CoreError> {
         let mut wanted = BTreeSet::new();
@@ -203,7 +208,7 @@ impl Berth {
         let in_kernel = |row: &AttachmentRow| row.state == AttachmentState::Ready && row.boot_id == boot;
         let ready = self.held()?.into_iter().filter(|(row, _)| in_kernel(row));
         wanted.extend(ready.flat_map(|(_, held)| elements::of_held(&held)));
-        wanted.extend(self.closed_uplinks()?.into_iter().map(Element::ClosedRouter));
+        wanted.extend(self.closed_uplinks()?);
         Ok(wanted)
     }
 }
@@ -276,6 +281,17 @@ impl Apply for Kernel<'_> {
                     master: Some(master),
                     port,
                 })
+            }
+            Step::PortAdd { port, bridge, hairpin, isolated } => {
+                let (index, master) = (self.index(port)?, self.index(bridge)?);
+                self.host.link_set_master(index, Some(master))?;
+                let port = PortChange {
+                    hairpin: Some(*hairpin),
+                    isolated: Some(*isolated),
+                    ..PortChange::default()
+                };
+                self.host.bridge_port_set(index, port)?;
+                Ok(Undo::Nothing)
             }
             Step::PortVlan { port, range: (first, last), pvid } => {
                 let index = self.index(port)?;

@@ -89,11 +89,22 @@ pub struct NetworkRecord {
     pub mac: MacAddr,
     /// MTU asked for.
     pub mtu: Option<u32>,
+    /// Whether its bridge is to be promiscuous.
+    pub promisc: bool,
+    /// 802.1Q settings of its ports.
+    pub vlan: Option<Vlan>,
 }
 
 impl NetworkRecord {
     /// The layout this version writes.
     pub const VERSION: u32 = 1;
+
+    /// What to ask for to have it again.
+    pub fn spec(&self) -> NetworkSpec {
+        let Self { name, bridge, mtu, gateway, promisc, reach, vlan, .. } = self.clone();
+        let other_address = OtherAddress::Refuse;
+        NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan }
+    }
 }
 
 /// The network part of an address with a prefix: `10.80.0.2/24` gives `10.80.0.0/24`.

@@ -12,7 +12,7 @@ use berth_types::{AttachmentKey, Family, IfName, MacAddr, PublishedPort, Route};
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{
-    AttachmentRecord, AttachmentSpec, Bandwidth, ContainerLink, DuplicateDetection, Guard,
+    AttachmentRecord, AttachmentSpec, Bandwidth, ContainerLink, DuplicateDetection, Guard, PortSpec,
 };
 use crate::attachment::{attachment_alias, bridge_alias};
 use crate::elements;
@@ -40,6 +40,8 @@ pub struct Observed {
     pub ra_uplinks: Vec<IfName>,
     /// Whether the kernel filters VLANs on bridges.
     pub vlan_filtering: bool,
+    /// Host links of the network's attachments that are on no bridge: theirs was deleted.
+    pub orphans: Vec<(IfName, PortSpec)>,
 }
 
 /// Which families the host forwards.
@@ -96,7 +98,7 @@ pub enum PlanError {
     },
 }
 
-/// Steps that bring the network to where `spec` and the attachment's `leases` want it, and its record afterwards.
+/// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and the attachment's `leases` want it, and its record afterwards.
 pub fn plan_network(
     spec: &NetworkSpec,
     leases: &[berth_types::AddressLease],
@@ -117,8 +119,14 @@ pub fn plan_network(
         Some(link) if link.kind != LinkKind::Bridge => {
             return Err(PlanError::NotABridge { name: spec.bridge.clone(), kind: link.kind.to_string() });
         }
-        Some(link) if spec.promisc && !link.promisc => plan.push(Step::Promisc { link: spec.bridge.clone() }),
-        Some(_) => (),
+        Some(link) => {
+            if observed.bridge_was_replaced() {
+                refuse_advertisements(&mut plan, &spec.bridge);
+            }
+            if spec.promisc && !link.promisc {
+                plan.push(Step::Promisc { link: spec.bridge.clone() });
+            }
+        }
     }
     // The records say which elements are in place; a bridge that is gone took none of them away.
     let before = observed.network.as_ref().map(elements::of_network).unwrap_or_default();
@@ -128,10 +136,30 @@ pub fn plan_network(
     if observed.bridge.as_ref().is_none_or(|link| !link.up) {
         plan.push(Step::LinkUp { link: spec.bridge.clone() });
     }
+    for (port, PortSpec { hairpin, isolated, .. }) in &observed.orphans {
+        let bridge = spec.bridge.clone();
+        plan.push(Step::PortAdd { port: port.clone(), bridge, hairpin: *hairpin, isolated: *isolated });
+        if let Some(vlan) = &spec.vlan {
+            port_vlans(&mut plan, port, vlan);
+        }
+    }
     if spec.gateway {
         forward(&mut plan, &record, observed);
     }
     Ok((plan, record))
+}
+
+impl Observed {
+    /// Whether the bridge that berth made is gone, and another bridge stands in its place.
+    pub(crate) fn bridge_was_replaced(&self) -> bool {
+        let was_ours = self.network.as_ref().is_some_and(|network| network.bridge_is_ours);
+        was_ours && self.bridge.as_ref().is_some_and(|link| !is_ours(link))
+    }
+}
+
+/// Whether berth made the link.
+fn is_ours(link: &Link) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth "))
 }
 
 fn merged(
@@ -140,7 +168,7 @@ fn merged(
     mac: MacAddr,
     observed: &Observed,
 ) -> NetworkRecord {
-    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc: _, reach, vlan: _ } = spec;
+    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan } = spec;
     let old = observed.network.as_ref();
     let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
     let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
@@ -161,16 +189,15 @@ fn merged(
         name: name.clone(),
         bridge: bridge.clone(),
         // Several networks may share a bridge; its alias says whether one of them made it.
-        bridge_is_ours: observed
-            .bridge
-            .as_ref()
-            .is_none_or(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth "))),
+        bridge_is_ours: observed.bridge.as_ref().is_none_or(is_ours),
         reach: *reach,
         gateway: *gateway,
         gateways,
         subnets,
         mac: observed.bridge.as_ref().and_then(|link| link.mac).unwrap_or(mac),
         mtu: *mtu,
+        promisc: *promisc,
+        vlan: vlan.clone(),
     }
 }
 
@@ -211,15 +238,19 @@ fn add_bridge(plan: &mut Plan, spec: &NetworkSpec, record: &NetworkRecord) {
         alias: bridge_alias(&spec.name),
         vlan_filtering: spec.vlan.is_some(),
     });
-    // CVE-2020-10749: a container's router advertisement must not move the host's routes. Before the bridge is up. And
-    // without duplicate address detection: while the bridge's link-local address is tentative, the kernel asks for no
-    // neighbour on behalf of forwarded packets (`ndisc_send_ns`), for a second or two.
-    for key in ["accept_ra", "autoconf", "accept_dad"] {
-        let key = switch::of_link(Family::V6, name, key);
-        plan.push(Step::Sysctl { key, value: "0".to_owned(), host_wide: false });
-    }
+    refuse_advertisements(plan, name);
     if spec.promisc {
         plan.push(Step::Promisc { link: name.clone() });
+    }
+}
+
+/// CVE-2020-10749: a container's router advertisement must not move the host's routes. Before the bridge is up. And
+/// without duplicate address detection: while the bridge's link-local address is tentative, the kernel asks for no
+/// neighbour on behalf of forwarded packets (`ndisc_send_ns`), for a second or two.
+fn refuse_advertisements(plan: &mut Plan, bridge: &IfName) {
+    for key in ["accept_ra", "autoconf", "accept_dad"] {
+        let key = switch::of_link(Family::V6, bridge, key);
+        plan.push(Step::Sysctl { key, value: "0".to_owned(), host_wide: false });
     }
 }
 
@@ -266,7 +297,12 @@ fn forward(plan: &mut Plan, record: &NetworkRecord, observed: &Observed) {
     if !needs_v4 && !needs_v6 {
         return;
     }
-    plan.push_elements(observed.uplinks.iter().cloned().map(Element::ClosedRouter).collect());
+    let turned_on = [(needs_v4, Family::V4), (needs_v6, Family::V6)];
+    let families = turned_on.into_iter().filter(|(needs, _)| *needs);
+    let close = |(_, family)| {
+        observed.uplinks.iter().map(move |link| Element::ClosedRouter { family, link: link.clone() })
+    };
+    plan.push_elements(families.flat_map(close).collect());
     let mut sysctl = |key: SysctlKey, value: &str| {
         plan.push(Step::Sysctl { key, value: value.to_owned(), host_wide: true });
     };

@@ -95,7 +95,7 @@ fn record() -> AttachmentRecord {
         leases,
         routes,
         dns,
-        port: PortSpec { hairpin: false, isolated: false, guard: Guard::Full },
+        port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port], ..Published::default() },
         bandwidth: None,
         sandbox_path: "/run/netns/c0".into(),
@@ -164,8 +164,9 @@ fn the_guard_and_the_rules_come_before_the_link_is_up() {
     let accept_ra =
         |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("br0/accept_ra"));
     assert!(at(&accept_ra) < at(&up("br0")));
+    let closed = Element::ClosedRouter { family: Family::V4, link: "up0".parse().unwrap() };
     let forward = |step: &Step| matches!(step, Step::Sysctl { key, .. } if *key == switch::forward_v4());
-    assert!(at(&holds(Element::ClosedRouter("up0".parse().unwrap()))) < at(&forward));
+    assert!(at(&holds(closed)) < at(&forward));
     let localnet =
         |step: &Step| matches!(step, Step::Sysctl { key, .. } if key.as_str().ends_with("route_localnet"));
     assert!(

@@ -1,11 +1,11 @@
 //! Rebuilds lost records from the tags in the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use berth_netlink::{Link, LinkKind, Netlink};
+use berth_netlink::{Link, LinkKind, Netlink, sysctl};
 use berth_nft::Element;
 use berth_store::{LeaseScope, NewAttachment};
-use berth_types::{AddressLease, AttachmentKey, Dns, MacAddr, NetworkName};
+use berth_types::{AddressLease, AttachmentKey, Dns, Family, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
 
 use crate::attach::payload;
@@ -15,6 +15,7 @@ use crate::elements::owner_mark;
 use crate::error::CoreError;
 use crate::network::{NetworkRecord, Reach, subnet_of};
 use crate::published::{Held, Published};
+use crate::switch;
 
 pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
     let netlink = Netlink::open()?;
@@ -25,6 +26,7 @@ pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
         return Ok(());
     }
     let held = crate::rules::dump()?;
+    restore_switches(berth, &held)?;
     for bridge in links.iter().filter(|link| link.kind == LinkKind::Bridge) {
         let Some(name) = bridge.alias.as_deref().and_then(network_of_alias) else { continue };
         let record = network_record(&netlink, name, bridge, &held)?;
@@ -39,6 +41,34 @@ pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
         restore_attachment(berth, key, host, bridge, &held)?;
     }
     Ok(())
+}
+
+/// The switches berth turned on, told by the links it closed to each other because of it.
+fn restore_switches(berth: &mut Berth, held: &BTreeSet<Element>) -> Result<(), CoreError> {
+    let mut turned = BTreeMap::new();
+    let mut closed = Vec::new();
+    for element in held {
+        let Element::ClosedRouter { family, link } = element else { continue };
+        closed.push((*family, link.clone()));
+        match family {
+            Family::V4 => drop(turned.insert(switch::forward_v4(), ("0", "1"))),
+            Family::V6 => {
+                turned.insert(switch::forward_v6(), ("0", "1"));
+                // Where the host had 2 itself, 1 means the same once it forwards no more.
+                turned.insert(switch::of_link(Family::V6, link, "accept_ra"), ("1", "2"));
+            }
+        }
+    }
+    turned.retain(|key, (_, now)| sysctl::read(key).is_ok_and(|found| found == *now));
+    berth.store_mut().write(|tx| {
+        for (family, link) in &closed {
+            tx.uplink_close(*family, link)?;
+        }
+        for (key, (before, after)) in &turned {
+            tx.sysctl_save(&key.to_string(), before, after)?;
+        }
+        Ok(())
+    })
 }
 
 /// Reads back what [`crate::attachment::bridge_alias`] wrote.
@@ -73,6 +103,8 @@ fn network_record(
         subnets,
         mac: bridge.mac.unwrap_or(MacAddr([2, 0, 0, 0, 0, 0])),
         mtu: None,
+        promisc: bridge.promisc,
+        vlan: None,
     })
 }
 
@@ -122,6 +154,8 @@ fn restore_attachment(
         port: PortSpec {
             hairpin: host.port.as_ref().is_some_and(|port| port.hairpin),
             isolated: host.port.as_ref().is_some_and(|port| port.isolated),
+            apart: held.contains(&Element::Apart(host.name.clone())),
+            trunk: held.contains(&Element::Trunk(host.name.clone())),
             guard,
         },
         published: Published { ports: ports.collect(), ..Published::default() },

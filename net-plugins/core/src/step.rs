@@ -6,7 +6,7 @@ use std::fmt;
 
 use berth_netlink::sysctl::SysctlKey;
 use berth_nft::Element;
-use berth_types::{IfName, MacAddr, PublishedPort, Route};
+use berth_types::{Family, IfName, MacAddr, PublishedPort, Route};
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{Bandwidth, DuplicateDetection};
@@ -74,6 +74,17 @@ pub enum Step {
         mac: MacAddr,
         /// MTU of both ends, bytes.
         mtu: Option<u32>,
+        /// The bridge.
+        bridge: IfName,
+        /// Frames may go back out of the port.
+        hairpin: bool,
+        /// The port reaches no other isolated port.
+        isolated: bool,
+    },
+    /// Puts a host link on a bridge.
+    PortAdd {
+        /// The link.
+        port: IfName,
         /// The bridge.
         bridge: IfName,
         /// Frames may go back out of the port.
@@ -174,6 +185,18 @@ impl Plan {
         &self.steps
     }
 
+    /// The links it closes to each other, by family.
+    pub fn closed_uplinks(&self) -> impl Iterator<Item = (Family, &IfName)> {
+        let elements = self.steps.iter().filter_map(|step| match step {
+            Step::ElementsAdd(elements) => Some(elements),
+            _ => None,
+        });
+        elements.flatten().filter_map(|element| match element {
+            Element::ClosedRouter { family, link } => Some((*family, link)),
+            _ => None,
+        })
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -209,6 +232,11 @@ impl fmt::Display for Step {
             Self::VethAdd { host, container, mac, mtu, bridge, hairpin, isolated, alias: _ } => {
                 write!(f, "veth add {host} on {bridge}, peer {container} mac {mac} in the sandbox")?;
                 mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
+                let flags = [(hairpin, " hairpin"), (isolated, " isolated")];
+                flags.iter().filter(|(set, _)| **set).try_for_each(|(_, flag)| f.write_str(flag))
+            }
+            Self::PortAdd { port, bridge, hairpin, isolated } => {
+                write!(f, "link set {port} master {bridge}")?;
                 let flags = [(hairpin, " hairpin"), (isolated, " isolated")];
                 flags.iter().filter(|(set, _)| **set).try_for_each(|(_, flag)| f.write_str(flag))
             }

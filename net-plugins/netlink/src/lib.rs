@@ -33,7 +33,7 @@ pub use addr::{Addr, AddrFlags};
 pub use error::{NetlinkError, Refusal, Side};
 pub use link::{
     BridgePort, BridgeSpec, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange, VethPair,
-    VethSpec, VlanFlags, VlanTarget, vlan_filtering_supported,
+    VethSpec, VlanFlags, VlanTarget, link_exists, vlan_filtering_supported,
 };
 pub use neigh::{FdbSpec, FdbTable, Neigh, NeighSpec};
 pub use netlink::Netlink;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use berth_types::{IfName, MacAddr, PublishedPort};
+use berth_types::{Family, IfName, MacAddr, PublishedPort};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,16 @@ pub enum Element {
     /// Containers on this bridge may be reached from outside by their own addresses.
     /// It needs the subnet not to be an [`Element::Subnet`].
     Routed(IfName),
-    /// Nothing is forwarded between two interfaces that are both closed.
-    ClosedRouter(IfName),
+    /// No frame goes from one such bridge port to another, but for what was published. The other half of a missing
+    /// [`Element::Within`], which only sees what is routed.
+    Apart(IfName),
+    /// Nothing of the family is forwarded between two interfaces that are both closed.
+    ClosedRouter {
+        /// The family berth turned forwarding on for.
+        family: Family,
+        /// The interface.
+        link: IfName,
+    },
     /// Packets to this subnet that come in by an interface that is no bridge of berth are dropped.
     Subnet(IpNetwork),
     /// What leaves this subnet is masqueraded.
@@ -97,7 +105,10 @@ impl fmt::Display for Element {
             Self::Internal(bridge) => write!(f, "internal bridge {bridge}"),
             Self::Open(bridge) => write!(f, "open bridge {bridge}"),
             Self::Routed(bridge) => write!(f, "routed bridge {bridge}"),
-            Self::ClosedRouter(ifname) => write!(f, "no forwarding between closed interfaces and {ifname}"),
+            Self::Apart(port) => write!(f, "no traffic between {port} and other ports kept apart"),
+            Self::ClosedRouter { family, link } => {
+                write!(f, "no {family} forwarding between {link} and closed interfaces")
+            }
             Self::Subnet(subnet) => write!(f, "guarded subnet {subnet}"),
             Self::Masquerade(subnet) => write!(f, "masquerading of {subnet}"),
             Self::Own(subnet) => write!(f, "traffic within {subnet}"),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use berth_types::{IfName, MacAddr, Proto, PublishedPort};
+use berth_types::{Family, IfName, MacAddr, Proto, PublishedPort};
 use ipnetwork::IpNetwork;
 
 use crate::element::Element;
@@ -41,7 +41,13 @@ pub(crate) fn lower(element: &Element) -> Result<Vec<Entry>, &'static str> {
         Element::Internal(name) => single(&INTERNAL, Key::of(&INTERNAL).ifname(name)),
         Element::Open(name) => single(&OPEN, Key::of(&OPEN).ifname(name)),
         Element::Routed(name) => single(&ROUTED, Key::of(&ROUTED).ifname(name)),
-        Element::ClosedRouter(name) => single(&CLOSED_ROUTER, Key::of(&CLOSED_ROUTER).ifname(name)),
+        Element::Apart(name) => single(&APART, Key::of(&APART).ifname(name)),
+        Element::ClosedRouter { family: Family::V4, link } => {
+            single(&CLOSED_ROUTER4, Key::of(&CLOSED_ROUTER4).ifname(link))
+        }
+        Element::ClosedRouter { family: Family::V6, link } => {
+            single(&CLOSED_ROUTER6, Key::of(&CLOSED_ROUTER6).ifname(link))
+        }
         Element::Subnet(subnet) => Ok(vec![prefix(by_family(subnet.ip(), &SUBNETS4, &SUBNETS6), *subnet)]),
         Element::Masquerade(subnet) => Ok(vec![prefix(by_family(subnet.ip(), &MASQ4, &MASQ6), *subnet)]),
         Element::Own(subnet) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use berth_types::{IfName, MacAddr, Proto, PublishedPort};
+use berth_types::{Family, IfName, MacAddr, Proto, PublishedPort};
 use ipnetwork::IpNetwork;
 
 use crate::element::Element;
@@ -249,7 +249,9 @@ fn raise_row(def: &SetDef, row: &Row) -> Option<Element> {
         "internal" => Element::Internal(first.ifname()?),
         "open" => Element::Open(first.ifname()?),
         "routed" => Element::Routed(first.ifname()?),
-        "closed_router" => Element::ClosedRouter(first.ifname()?),
+        "apart" => Element::Apart(first.ifname()?),
+        "closed_router4" => Element::ClosedRouter { family: Family::V4, link: first.ifname()? },
+        "closed_router6" => Element::ClosedRouter { family: Family::V6, link: first.ifname()? },
         "guarded" => Element::Guarded(first.ifname()?),
         "guarded_mac_only" => Element::GuardedMacOnly(first.ifname()?),
         "trunk" => Element::Trunk(first.ifname()?),

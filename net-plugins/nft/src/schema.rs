@@ -137,7 +137,8 @@ sets! {
     INTERNAL = set("internal", &[IfName]);
     OPEN = set("open", &[IfName]);
     ROUTED = set("routed", &[IfName]);
-    CLOSED_ROUTER = set("closed_router", &[IfName]);
+    CLOSED_ROUTER4 = set("closed_router4", &[IfName]);
+    CLOSED_ROUTER6 = set("closed_router6", &[IfName]);
     SUBNETS4 = ranges("subnets4", &[V4]);
     SUBNETS6 = ranges("subnets6", &[V6]);
     MASQ4 = ranges("masq4", &[V4]);
@@ -172,6 +173,7 @@ sets! {
     GUARDED = bridge_set("guarded", &[IfName]);
     GUARDED_MAC_ONLY = bridge_set("guarded_mac_only", &[IfName]);
     TRUNK = bridge_set("trunk", &[IfName]);
+    APART = bridge_set("apart", &[IfName]);
     ALLOWED_MAC = bridge_set("allowed_mac", &[IfName, Mac]);
     ALLOWED4 = bridge_set("allowed4", &[IfName, Mac, V4]);
     ALLOWED6 = bridge_set("allowed6", &[IfName, Mac, V6]);

@@ -7,7 +7,7 @@ mod common;
 use std::net::IpAddr;
 
 use berth_nft::{Batch, CommitError, Element, NftSocket, lay};
-use berth_types::Proto;
+use berth_types::{Family, Proto};
 use common::{ifname, laid, mac, nft_elements, port, run};
 use ipnetwork::IpNetwork;
 
@@ -40,7 +40,19 @@ fn every_kind() -> Vec<(Element, &'static str, &'static str, &'static str)> {
         (Element::Internal(br()), "inet", "internal", r#"["br-fifteen-byte"]"#),
         (Element::Open(br()), "inet", "open", r#"["br-fifteen-byte"]"#),
         (Element::Routed(br()), "inet", "routed", r#"["br-fifteen-byte"]"#),
-        (Element::ClosedRouter(ifname("e")), "inet", "closed_router", r#"["e"]"#),
+        (Element::Apart(ifname("e")), "bridge", "apart", r#"["e"]"#),
+        (
+            Element::ClosedRouter { family: Family::V4, link: ifname("e") },
+            "inet",
+            "closed_router4",
+            r#"["e"]"#,
+        ),
+        (
+            Element::ClosedRouter { family: Family::V6, link: ifname("e") },
+            "inet",
+            "closed_router6",
+            r#"["e"]"#,
+        ),
         (
             Element::Subnet(net("10.80.0.0/16")),
             "inet",

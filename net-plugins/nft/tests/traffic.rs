@@ -10,6 +10,7 @@ mod lab;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
 
 use berth_nft::Element;
+use berth_types::Family;
 use common::{ifname, mac, run, unshare_net};
 use lab::{Lab, Ns};
 
@@ -227,7 +228,8 @@ fn forwarding_makes_no_router_of_the_host() {
     other.run("ip route add default via 198.51.100.1");
     other.serve("198.51.100.2:80");
     assert_eq!(lab.lan.reaches("198.51.100.2:80"), ip("192.0.2.2"), "a router, without the elements");
-    lab.commit(vec![Element::ClosedRouter(ifname("lan0")), Element::ClosedRouter(ifname("lan1"))]);
+    let closed = |link| Element::ClosedRouter { family: Family::V4, link: ifname(link) };
+    lab.commit(vec![closed("lan0"), closed("lan1")]);
     assert!(lab.lan.misses("198.51.100.2:80"));
     assert!(lab.a.reaches("198.51.100.2:80").is_some(), "containers go on");
     assert!(lab.counts("not a router"));

@@ -43,7 +43,8 @@ fn show(report: &GcReport, dry_run: bool, out: &mut Out<'_>) -> Result<Exit, Fai
 }
 
 fn lines(report: &GcReport, dry_run: bool) -> Vec<String> {
-    let GcReport { attachments, links, elements, leases, networks, ruleset_restored, host_restored } = report;
+    let GcReport { attachments, links, elements, leases, networks, mended, ruleset_restored, host_restored } =
+        report;
     let (removed, released) =
         if dry_run { ("would remove", "would release") } else { ("removed", "released") };
     let mut lines: Vec<String> =
@@ -57,6 +58,10 @@ fn lines(report: &GcReport, dry_run: bool) -> Vec<String> {
     }
     lines
         .extend(networks.iter().map(|name| format!("{removed} network {name}, which nobody is attached to")));
+    let mend = if dry_run { "would put" } else { "put" };
+    lines.extend(
+        mended.iter().map(|name| format!("{mend} the containers of network {name} back on its bridge")),
+    );
     if *ruleset_restored {
         lines.push(if dry_run { "would lay the ruleset again" } else { "laid the ruleset again" }.to_owned());
     }
@@ -124,6 +129,7 @@ mod tests {
             elements: vec!["guarded port veth0".to_owned()],
             leases: 2,
             networks: vec!["front".parse().unwrap()],
+            mended: vec!["back".parse().unwrap()],
             ruleset_restored: true,
             host_restored: true,
         }

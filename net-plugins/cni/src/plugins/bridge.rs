@@ -125,7 +125,7 @@ fn key(request: &Request<Attachment>) -> AttachmentKey {
 pub(super) fn sandbox(path: &str) -> Result<Sandbox, CniError> {
     Sandbox::open(Path::new(path)).map_err(|err| {
         CniError::new(Code::InvalidNetns, format!("failed to open netns {:?}", shortened(path, 300)))
-            .with_details(err.to_string())
+            .with_details(shortened(&err.to_string(), 500))
     })
 }
 

@@ -5,6 +5,7 @@ use berth_core::plan::PlanError;
 use berth_core::{Chain, CoreError};
 use berth_ipam::{AllocateError, Refusal};
 use berth_netlink::{NetlinkError, Side};
+use berth_store::lock::LockError;
 
 use crate::protocol::{CniError, Code};
 
@@ -61,7 +62,8 @@ fn code(err: &CoreError) -> Code {
         | CoreError::NftSocket(_)
         | CoreError::Kernel(_) => Code::Kernel,
         CoreError::Exists { .. } | CoreError::Begin(_) => Code::InterfaceExists,
-        CoreError::Lock(_) => Code::TryAgainLater,
+        CoreError::Lock(LockError::Held { .. }) => Code::TryAgainLater,
+        CoreError::Lock(LockError::Io { .. }) => Code::State,
         CoreError::Sandbox(_) => Code::InvalidNetns,
         CoreError::PortTaken(_) | CoreError::PortInUse { .. } => Code::PortTaken,
         CoreError::Missing { .. } => Code::CheckFailed,

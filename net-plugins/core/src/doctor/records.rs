@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use berth_nft::Element;
 use berth_store::AttachmentState;
-use berth_types::{AttachmentKey, IfName, NetworkName};
+use berth_types::{AttachmentKey, NetworkName};
 
 use super::{Finding, GC, Lease, Words};
 use crate::network::NetworkRecord;
@@ -19,7 +20,7 @@ pub(super) struct Recorded {
     pub(super) rows: Vec<Row>,
     pub(super) leases: Vec<Lease>,
     /// Links between which nothing is to be forwarded.
-    pub(super) closed: Vec<IfName>,
+    pub(super) closed: std::collections::BTreeSet<Element>,
 }
 
 /// A record of an attachment or of published ports.

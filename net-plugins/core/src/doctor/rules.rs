@@ -74,12 +74,7 @@ fn missing(element: &Element) -> Finding {
         cause: "somebody removed it, or flushed a set",
         fix: GC.to_owned(),
     };
-    // A link that came after berth turned forwarding on; nothing of berth's depends on it.
-    if matches!(element, Element::ClosedRouter(_)) {
-        words.note("uplink-not-closed")
-    } else {
-        words.repairable("element-missing")
-    }
+    words.repairable("element-missing")
 }
 
 fn unknown(element: &Element) -> Finding {
@@ -89,8 +84,8 @@ fn unknown(element: &Element) -> Finding {
         cause: "a call was killed, or somebody added it by hand",
         fix: LAY_AFRESH.to_owned(),
     };
-    // Of a link that has gone or changed since.
-    if matches!(element, Element::ClosedRouter(_)) {
+    // Laid a moment before it is recorded.
+    if matches!(element, Element::ClosedRouter { .. }) {
         words.note("uplink-closed")
     } else {
         words.repairable("element-unknown")
@@ -102,7 +97,7 @@ fn wanted(recorded: &Recorded) -> BTreeSet<Element> {
     let standing = recorded.rows.iter().filter(|row| row.stands());
     let mut wanted: BTreeSet<Element> = recorded.networks.iter().flat_map(elements::of_network).collect();
     wanted.extend(standing.filter_map(|row| row.held.as_ref().ok()).flat_map(elements::of_held));
-    wanted.extend(recorded.closed.iter().cloned().map(Element::ClosedRouter));
+    wanted.extend(recorded.closed.iter().cloned());
     wanted
 }
 

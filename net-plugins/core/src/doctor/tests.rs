@@ -3,7 +3,7 @@
 use berth_netlink::{Addr, BridgePort, Link, LinkKind, OperState};
 use berth_nft::{Blocker, BlockerKind, Element, Foreign, RulesetState};
 use berth_store::AttachmentState;
-use berth_types::{AddressLease, Dns, PublishedPort};
+use berth_types::{AddressLease, Dns, Family, PublishedPort};
 
 use super::read::{Ruleset, Seen};
 use super::records::{Recorded, Row};
@@ -32,6 +32,8 @@ fn network() -> NetworkRecord {
         subnets: ["10.80.0.0/24".parse().unwrap()].into(),
         mac: "02:00:00:00:00:01".parse().unwrap(),
         mtu: None,
+        promisc: false,
+        vlan: None,
     }
 }
 
@@ -45,7 +47,7 @@ fn attachment(container: &str, address: &str) -> AttachmentRecord {
         leases: vec![AddressLease { address: address.parse().unwrap(), gateway: None }],
         routes: Vec::new(),
         dns: Dns::default(),
-        port: PortSpec { hairpin: false, isolated: false, guard: Guard::Full },
+        port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port()], ..Published::default() },
         bandwidth: None,
         sandbox_path: "/run/netns/c1".into(),
@@ -369,12 +371,10 @@ fn elements_nobody_asked_for_are_found() {
         found(|case| case.ruleset().strays.push("owner4: 00".to_owned())),
         ["repairable element-stray"]
     );
-    let eth0 = Element::ClosedRouter("eth0".parse().unwrap());
-    assert_eq!(found(|case| case.ruleset().elements.extend([eth0])), ["note uplink-closed"]);
-    assert_eq!(
-        found(|case| case.recorded.closed = vec!["eth0".parse().unwrap()]),
-        ["note uplink-not-closed"]
-    );
+    let eth0 = Element::ClosedRouter { family: Family::V4, link: "eth0".parse().unwrap() };
+    assert_eq!(found(|case| case.ruleset().elements.extend([eth0.clone()])), ["note uplink-closed"]);
+    let missing = found(|case| case.recorded.closed.extend([eth0]));
+    assert_eq!(missing, ["repairable element-missing"]);
 }
 
 #[test]

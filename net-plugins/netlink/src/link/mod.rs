@@ -117,6 +117,15 @@ pub struct Link {
     pub vlan_filtering: Option<bool>,
 }
 
+/// Whether the calling thread's namespace has a link called `name`. Cheaper than [`Netlink::link_by_name`], and a hint
+/// only: it may come or go at any time.
+pub fn link_exists(name: &IfName) -> bool {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+    socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .and_then(|socket| netdevice::name_to_index(&socket, name.as_str()))
+        .is_ok()
+}
+
 impl Netlink {
     /// The link called `name`, if there is one.
     ///

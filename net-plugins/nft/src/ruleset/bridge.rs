@@ -1,9 +1,10 @@
 //! `bridge berth`: what a port may send. A frame is dropped unless a rule knows it.
 
+use nftables::expr::MetaKey;
 use nftables::types::{NfChainType, NfHook};
 
 use super::expr::*;
-use super::{ADVERTISED, ChainDef};
+use super::{ADVERTISED, ChainDef, MARK_MASK, MARK_VALUE};
 use crate::schema::*;
 
 /// ICMPv6 types of RFC 4443, 4861, 2710 and 3810.
@@ -22,7 +23,19 @@ pub(super) fn chains() -> Vec<ChainDef> {
     let mut pre = ChainDef::base("pre", NfChainType::Filter, NfHook::Prerouting, -300);
     pre.rule([within(iif(), &GUARDED), goto("guard")]);
     pre.rule([within(iif(), &GUARDED_MAC_ONLY), goto("guard_mac")]);
-    vec![ChainDef::regular(ADVERTISED), guard4(), guard_arp(), guard6(), guard(), guard_mac(), pre]
+    vec![ChainDef::regular(ADVERTISED), guard4(), guard_arp(), guard6(), guard(), guard_mac(), pre, forward()]
+}
+
+/// Frames from port to port. With br_netfilter, one that was sent to a published port of the host is translated on the
+/// bridge and goes on here; the forwarding of `inet berth` has judged it before (priority 0) and marked it. Everything
+/// else between containers that are kept apart ends here, ARP included.
+fn forward() -> ChainDef {
+    let mut chain = ChainDef::base("forward", NfChainType::Filter, NfHook::Forward, 100);
+    let unmarked = ne(and(meta(MetaKey::Mark), number(MARK_MASK)), number(MARK_VALUE));
+    // By port and not by bridge: `meta ibrname` is an option of the kernel's that not all have.
+    let both = [within(iif(), &APART), within(oif(), &APART)];
+    chain.noted("between containers", both.into_iter().chain([unmarked, count(), drop()]));
+    chain
 }
 
 fn ether(field: &'static str) -> Expr {

@@ -172,10 +172,11 @@ fn nat_post(families: &[Fam]) -> ChainDef {
 fn forwarding() -> ChainDef {
     let mut chain = ChainDef::base("forwarding", NfChainType::Filter, NfHook::Forward, -10);
     // berth turned forwarding on for containers; that must not make a router of the host.
-    chain.noted(
-        "not a router",
-        [within(iif(), &CLOSED_ROUTER), within(oif(), &CLOSED_ROUTER), count(), drop()],
-    );
+    for (family, closed) in [("ipv4", &CLOSED_ROUTER4), ("ipv6", &CLOSED_ROUTER6)] {
+        let of_family = eq(meta(MetaKey::Nfproto), text(family));
+        let statements = [of_family, within(iif(), closed), within(oif(), closed), count(), drop()];
+        chain.noted("not a router", statements);
+    }
     chain.rule([within(iif(), &BRIDGES), goto("forward_ours")]);
     chain.rule([within(oif(), &BRIDGES), goto("forward_ours")]);
     chain
