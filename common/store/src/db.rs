@@ -1,6 +1,7 @@
 //! One database file: opening, making, migrating, setting aside.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -26,8 +27,6 @@ pub(crate) struct Db {
 /// What opening had to do.
 pub(crate) struct Opened {
     pub(crate) db: Db,
-    /// The file was made by this call.
-    pub(crate) created: bool,
     pub(crate) recovered: Option<Recovered>,
 }
 
@@ -35,9 +34,25 @@ impl Db {
     /// Opens `path`, and makes it if it is not there. The common case, a file of the known version, takes no lock.
     pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Opened, StoreError> {
         if let Some(db) = Self::open_ready(path, schema)? {
-            return Ok(Opened { db, created: false, recovered: None });
+            return Ok(Opened { db, recovered: None });
         }
         Self::open_locked(path, schema)
+    }
+
+    /// Opens `path` for looking only; `None` where it is missing or empty.
+    pub(crate) fn open_read_only(path: &Path, schema: &Schema) -> Result<Option<Self>, StoreError> {
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Ok(None);
+        }
+        let Some(db) = Self::connect(path, schema, identity(path))? else { return Ok(None) };
+        // Not opened read-only by SQLite: such a connection leaves the files of its log behind.
+        db.batch("PRAGMA query_only=1")?;
+        let (found, known) = (db.version()?, schema.known());
+        match found.cmp(&known) {
+            Ordering::Greater => Err(StoreError::Newer { path: path.to_owned(), found, known }),
+            Ordering::Less => Err(StoreError::Older { path: path.to_owned(), found, known }),
+            Ordering::Equal => Ok(Some(db)),
+        }
     }
 
     /// The database, if it needs nothing. `None`: missing, of an older version, or damaged.
@@ -75,9 +90,9 @@ impl Db {
         let mut recovered = None;
         // A second round only after the file was set aside.
         for _ in 0..2 {
-            let created = create(path)?;
+            create(path)?;
             match Self::migrate(path, schema) {
-                Ok(db) => return Ok(Opened { db, created: created || recovered.is_some(), recovered }),
+                Ok(db) => return Ok(Opened { db, recovered }),
                 Err(StoreError::Corrupt { why, .. }) => recovered = Some(set_aside(path, why)?),
                 Err(err) => return Err(err),
             }
@@ -246,15 +261,13 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Makes an empty file that only its owner may read; SQLite gives the files beside it the same mode. Whether it was
-/// made here, or was there and empty.
-fn create(path: &Path) -> Result<bool, StoreError> {
+/// Makes an empty file that only its owner may read, unless there is one; SQLite gives the files beside it the same mode.
+fn create(path: &Path) -> Result<(), StoreError> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(true),
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
-            Ok(std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0))
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::from_io("create", path, source))
         }
-        Err(source) => Err(StoreError::from_io("create", path, source)),
+        _ => Ok(()),
     }
 }
 

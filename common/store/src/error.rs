@@ -22,8 +22,23 @@ pub enum StoreError {
         /// The newest version this build knows.
         known: i64,
     },
+    /// The file was written by an older berth, and is to be looked at only.
+    #[error(
+        "records `{path}` have schema version {found} and are not yet brought to {known}\n\
+         any change does it, `berth gc` for one"
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The version this build brings it to.
+        known: i64,
+    },
     /// The file was found damaged in the middle of a transaction, which was rolled back.
-    #[error("records `{path}` are damaged: {why}\nthe file is set aside and made anew; run the call again")]
+    #[error(
+        "records `{path}` are damaged: {why}\nrun `berth gc`: the file is set aside, and the records are built again from the kernel"
+    )]
     Corrupt {
         /// The database.
         path: PathBuf,

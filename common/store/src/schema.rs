@@ -22,7 +22,7 @@ pub(crate) const RUN: Schema = Schema { steps: &[RUN_1], pragmas: "PRAGMA synchr
 pub(crate) const STATE: Schema = Schema { steps: &[STATE_1], pragmas: "PRAGMA synchronous=FULL;" };
 
 const RUN_1: &str = "
-CREATE TABLE meta (boot_id TEXT NOT NULL) STRICT;
+CREATE TABLE meta (boot_id TEXT NOT NULL, rebuilt INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE TABLE attachment (
   network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,

@@ -27,7 +27,8 @@ pub struct Store {
     boot: BootId,
     run: Db,
     state: OnceCell<Db>,
-    fresh: bool,
+    unsettled: bool,
+    read_only: bool,
     recovered: RefCell<Vec<Recovered>>,
 }
 
@@ -35,13 +36,14 @@ impl Store {
     /// Opens `run.db`, making directory (mode 0700) and file (0600) if they are missing, and drops what another boot
     /// left in it. `state.db` is opened when a transaction first needs it.
     pub fn open(dirs: &Dirs, boot: BootId) -> Result<Self, StoreError> {
-        let Opened { db, created, recovered } = Db::open(&dirs.run_db(), &schema::RUN)?;
+        let Opened { db, recovered } = Db::open(&dirs.run_db(), &schema::RUN)?;
         let mut store = Self {
             dirs: dirs.clone(),
             boot,
             run: db,
             state: OnceCell::new(),
-            fresh: created,
+            unsettled: false,
+            read_only: false,
             recovered: RefCell::new(recovered.into_iter().collect()),
         };
         match store.enter_boot() {
@@ -55,6 +57,25 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens what is there and changes nothing: no file is made, migrated, set aside or cleared of what another boot left
+    /// in it. `None` where there is no `run.db`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open`]; a damaged file and one of an older version are errors too.
+    pub fn open_read_only(dirs: &Dirs, boot: BootId) -> Result<Option<Self>, StoreError> {
+        let Some(run) = Db::open_read_only(&dirs.run_db(), &schema::RUN)? else { return Ok(None) };
+        Ok(Some(Self {
+            dirs: dirs.clone(),
+            boot,
+            run,
+            state: OnceCell::new(),
+            unsettled: false,
+            read_only: true,
+            recovered: RefCell::default(),
+        }))
+    }
+
     /// The boot this store was opened in.
     pub fn boot(&self) -> &BootId {
         &self.boot
@@ -65,10 +86,10 @@ impl Store {
         &self.dirs
     }
 
-    /// Whether this process made `run.db`: the first use in this boot, or the file was wiped or damaged. The kernel may
-    /// then hold what no record knows, and the caller looks for berth's tags in it.
-    pub fn is_fresh(&self) -> bool {
-        self.fresh
+    /// Whether nobody has looked yet for what the kernel holds and `run.db` does not: it is the first use in this boot, or
+    /// the file was wiped or damaged. The caller looks for berth's tags in the kernel, and then says [`Tx::settle`].
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// The damaged files that were set aside since this store was opened.
@@ -113,10 +134,9 @@ impl Store {
     /// A directory that was wiped, or a database that another process set aside, is noticed by its inode: a daemon
     /// must not go on writing into a file that nobody else sees.
     fn refresh(&mut self) -> Result<(), StoreError> {
-        if !self.run.is_current() {
-            let Opened { db, created, recovered } = Db::open(&self.dirs.run_db(), &schema::RUN)?;
+        if !self.read_only && !self.run.is_current() {
+            let Opened { db, recovered } = Db::open(&self.dirs.run_db(), &schema::RUN)?;
             self.run = db;
-            self.fresh |= created;
             self.recovered.get_mut().extend(recovered);
             self.enter_boot()?;
         }
@@ -129,18 +149,17 @@ impl Store {
     /// Drops what does not outlive a boot when the file is of another one. Attachments and live networks stay: the
     /// caller may have more to clean than rows.
     fn enter_boot(&mut self) -> Result<(), StoreError> {
-        let sql = "SELECT boot_id FROM meta";
-        let found: Option<String> = {
-            let half = self.run.begin(TransactionBehavior::Deferred)?;
-            half.row(sql, [], |row| row.get(0))?
-        };
-        if found.as_deref() == Some(self.boot.as_str()) {
+        let sql = "SELECT rebuilt FROM meta WHERE boot_id = ?1";
+        let of_this_boot = |half: &Half<'_>| half.row(sql, [self.boot.as_str()], |row| row.get::<_, bool>(0));
+        if let Some(rebuilt) = of_this_boot(&self.run.begin(TransactionBehavior::Deferred)?)? {
+            self.unsettled = !rebuilt;
             return Ok(());
         }
         let half = self.run.begin(TransactionBehavior::Immediate)?;
         // Another process of this boot may have been first.
-        let found: Option<String> = half.row(sql, [], |row| row.get(0))?;
-        if found.as_deref() != Some(self.boot.as_str()) {
+        let rebuilt = of_this_boot(&half)?;
+        self.unsettled = rebuilt != Some(true);
+        if rebuilt.is_none() {
             for sql in [
                 "DELETE FROM lease",
                 "DELETE FROM freed",
@@ -162,6 +181,9 @@ impl Store {
     /// Moves away what a transaction found damaged; the next one makes a fresh file.
     fn set_aside(&mut self, damaged: Damaged) -> Result<(), StoreError> {
         let Damaged { run, state } = damaged;
+        if self.read_only {
+            return Ok(());
+        }
         let why = "found in a transaction";
         if run {
             self.recovered.get_mut().extend(set_aside_if_current(&self.run, why)?);
@@ -177,7 +199,7 @@ impl Store {
         if let Some(db) = self.state.get() {
             return Ok(db);
         }
-        let Opened { db, created: _, recovered } = Db::open(&self.dirs.state_db(), &schema::STATE)?;
+        let Opened { db, recovered } = Db::open(&self.dirs.state_db(), &schema::STATE)?;
         self.recovered.borrow_mut().extend(recovered);
         Ok(self.state.get_or_init(|| db))
     }
@@ -247,6 +269,13 @@ impl<'s> ReadTx<'s> {
 
 /// A change of the records: all that can be read, and the writes.
 pub struct Tx<'s>(ReadTx<'s>);
+
+impl Tx<'_> {
+    /// Says that `run.db` holds what the kernel does. See [`Store::is_unsettled`].
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.run().execute("UPDATE meta SET rebuilt = 1", []).map(drop)
+    }
+}
 
 impl<'s> Deref for Tx<'s> {
     type Target = ReadTx<'s>;

@@ -63,7 +63,7 @@ fn a_damaged_run_file_is_set_aside_and_made_anew() {
         filled(&host);
         apply(&host.dirs.run.join("run.db"));
         let mut store = host.open();
-        assert!(store.is_fresh(), "{damage}");
+        assert!(store.is_unsettled(), "{damage}");
         let recovered = store.recovered();
         assert_eq!(recovered.len(), 1, "{damage}");
         assert!(recovered[0].moved_to.exists() && !recovered[0].why.is_empty(), "{damage}");
@@ -93,7 +93,7 @@ fn damage_behind_the_header_is_found_by_the_transaction_that_meets_it() {
     assert!(matches!(err, StoreError::Corrupt { .. }) && err.is_transient(), "{err}");
     assert_eq!(store.recovered().len(), 1);
     assert_eq!(store.read(|tx| tx.live_networks()).unwrap(), []);
-    assert!(store.is_fresh());
+    assert!(store.is_unsettled());
 }
 
 #[test]
@@ -106,7 +106,6 @@ fn a_damaged_durable_file_is_set_aside_when_it_is_needed() {
     assert!(store.recovered().is_empty() && set_aside_files(&host.dirs.state).is_empty());
     assert_eq!(store.read(|tx| tx.networks()).unwrap(), []);
     assert_eq!(store.recovered()[0].path, host.dirs.state.join("state.db"));
-    assert!(!store.is_fresh());
     store.write(|tx| tx.network_put(&name(), "{}")).unwrap();
 }
 
@@ -116,7 +115,7 @@ fn an_empty_file_is_a_missing_one() {
     std::fs::create_dir_all(&host.dirs.run).unwrap();
     std::fs::write(host.dirs.run.join("run.db"), b"").unwrap();
     let store = host.open();
-    assert!(store.is_fresh() && store.recovered().is_empty());
+    assert!(store.is_unsettled() && store.recovered().is_empty());
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
             .unwrap();
     }
     let mut store = old.open();
-    assert!(!store.is_fresh());
+    assert!(!store.is_unsettled());
     store
         .read(|tx| -> Result<(), StoreError> {
             assert_eq!(tx.attachments()?.len(), 1);

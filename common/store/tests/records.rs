@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use berth_store::{
-    AttachmentState, BeginError, BootTime, ClaimError, LeaseScope, NewAttachment, Owner, StoreError, Tx,
+    AttachmentState, BeginError, BootTime, ClaimError, LeaseScope, NewAttachment, Owner, Store, StoreError,
+    Tx,
 };
 use berth_types::{AttachmentKey, BootId, IfName, NetworkName, Proto, SandboxId};
 use common::{Host, key, key_on, port};
@@ -40,11 +41,10 @@ fn directories_and_files_are_their_owner_s_alone() {
 fn the_durable_file_is_not_made_by_reading() {
     let host = Host::new();
     let mut store = host.open();
-    assert!(store.is_fresh());
+    assert!(store.is_unsettled());
     assert_eq!(store.read(|tx| tx.networks()).unwrap(), []);
     assert!(!store.write(|tx| tx.network_remove(&key("a").network)).unwrap());
     assert!(!host.dirs.state.exists());
-    assert!(!host.open().is_fresh());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn another_protocol_is_another_port() {
     store.write(|tx| tx.ports_claim(&key("a"), &[udp])).unwrap();
     udp.proto = Proto::Udp;
     store.write(|tx| tx.ports_claim(&key("b"), &[udp])).unwrap();
-    let holder = |store: &mut berth_store::Store, proto| {
+    let holder = |store: &mut Store, proto| {
         store.read(|tx| tx.port_holder(proto, "192.0.2.9".parse().unwrap(), 53)).unwrap()
     };
     assert_eq!(holder(&mut store, Proto::Tcp), Some(key("a")));
@@ -255,7 +255,7 @@ fn another_boot_drops_what_belongs_to_a_boot_and_keeps_what_must_be_cleaned() {
         .unwrap();
     drop(store);
     let mut store = host.open_in("boot-2");
-    assert!(!store.is_fresh());
+    assert!(store.is_unsettled());
     let stale = store.read(|tx| tx.stale_attachments(&BootId::new("boot-2"))).unwrap();
     assert_eq!(stale.len(), 1);
     assert!(!stale[0].is_owner_alive(&BootId::new("boot-2")));
@@ -268,13 +268,47 @@ fn another_boot_drops_what_belongs_to_a_boot_and_keeps_what_must_be_cleaned() {
 }
 
 #[test]
+fn records_are_unsettled_until_somebody_says_so_whoever_made_them() {
+    let host = Host::new();
+    assert!(host.open().is_unsettled());
+    assert!(host.open().is_unsettled(), "whoever made the file may have been killed");
+    host.open().write(|tx| tx.settle()).unwrap();
+    assert!(!host.open().is_unsettled());
+}
+
+#[test]
+fn looking_makes_and_changes_nothing() {
+    let host = Host::new();
+    let look = |boot: &str| Store::open_read_only(&host.dirs, BootId::new(boot));
+    assert!(look("boot-1").unwrap().is_none());
+    assert!(!host.dirs.run.exists());
+    let mut store = host.open();
+    store.write(|tx| tx.sysctl_save("k", "0", "1")).unwrap();
+    drop(store);
+    let before = std::fs::read(host.dirs.run.join("run.db")).unwrap();
+    // Not even what belongs to a boot that is over.
+    let mut looking = look("boot-2").unwrap().unwrap();
+    assert_eq!(looking.read(|tx| tx.sysctls_saved()).unwrap().len(), 1);
+    let refused = looking.write(|tx| tx.sysctl_save("l", "0", "1")).unwrap_err();
+    assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
+    drop(looking);
+    assert_eq!(std::fs::read(host.dirs.run.join("run.db")).unwrap(), before);
+    let names = std::fs::read_dir(&host.dirs.run).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("db-")), "no log is left behind");
+    // Nor what is damaged.
+    std::fs::write(host.dirs.run.join("run.db"), b"no database ".repeat(500)).unwrap();
+    assert!(matches!(look("boot-1"), Err(StoreError::Corrupt { .. })));
+    assert_eq!(std::fs::metadata(host.dirs.run.join("run.db")).unwrap().len(), 6000);
+}
+
+#[test]
 fn a_long_lived_store_notices_that_the_directory_was_wiped() {
     let host = Host::new();
     let mut daemon = host.open();
     daemon.write(|tx| tx.attachment_begin(&new(key("a"), None))).unwrap();
     std::fs::remove_dir_all(&host.dirs.run).unwrap();
     let mut other = host.open();
-    assert!(other.is_fresh());
+    assert!(other.is_unsettled());
     other.write(|tx| tx.attachment_begin(&new(key("b"), None))).unwrap();
     let rows = daemon.read(|tx| tx.attachments()).unwrap();
     assert_eq!(rows.iter().map(|row| &row.key).collect::<Vec<_>>(), [&key("b")]);

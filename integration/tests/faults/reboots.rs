@@ -97,7 +97,8 @@ fn after_a_reboot_gc_finds_nothing_left_and_turns_nothing_back() {
         host.set_sysctl("net.ipv4.ip_forward", "1");
         host.berth(["gc"]).run();
         assert_eq!(host.sysctl("net.ipv4.ip_forward"), "1");
-        assert_eq!(host.berth(["doctor"]).output().code(), Some(0));
+        let doctor = host.berth(["doctor"]).output();
+        assert_eq!(doctor.code(), Some(0), "{doctor}");
         host.set_sysctl("net.ipv4.ip_forward", "0");
     });
 }

@@ -65,8 +65,13 @@ fn a_del_succeeds_or_says_why_on_a_full_disk_and_loses_nothing() {
                 assert!(error.to_string().contains("no space left"), "{error}");
             }
             assert_eq!(host.ping(b.v4(), 1), 1);
-            b.checked().check().ok();
+            // Reading needs room for the index of SQLite's log; without, it says so too.
+            let ran = b.checked().check();
+            if !ran.succeeded() {
+                assert_eq!(ran.err().code, 108);
+            }
             free(host, &run);
+            b.checked().check().ok();
             a.leave();
             b.leave();
             crate::common::collect(host);
@@ -83,8 +88,9 @@ fn many_adds_until_the_disk_is_full_and_back_leave_nothing() {
             let net = Net::new(host, 1);
             let mut added = Vec::new();
             // Some room, so that it ends in the middle of something.
-            host.run(&format!("dd if=/dev/zero of={}/filler bs=4k count=30 2>/dev/null", run.display()));
-            for n in 0..60 {
+            fill(host, &run);
+            host.run(&format!("truncate -s -260K {}/filler", run.display()));
+            for n in 0..120 {
                 let container = host.container(&format!("c{n}"));
                 let call = net.call_for(&container);
                 let ran = call.add();
@@ -95,7 +101,7 @@ fn many_adds_until_the_disk_is_full_and_back_leave_nothing() {
                 }
                 added.push((container, call));
             }
-            assert!(!added.is_empty() && added.len() < 60, "{}", added.len());
+            assert!(!added.is_empty() && added.len() < 120, "{}", added.len());
             free(host, &run);
             for (container, call) in &added {
                 assert!(container.run("ip -o link").contains("eth0"));
@@ -114,9 +120,9 @@ fn a_read_only_directory_refuses_changes_and_is_named() {
         on_small_disk(host, &run, || {
             let net = Net::new(host, 1);
             let a = net.publish("a", tcp(8080, 80));
-            host.run(&format!("mount -o remount,ro {}", run.display()));
-            let before = Snapshot::of(host);
+            host.run(&format!("mount -n -o remount,ro {}", run.display()));
             let container = host.container("b");
+            let before = Snapshot::of(host);
             for ran in [net.call_for(&container).add(), a.call().del()] {
                 let error = ran.err();
                 assert_eq!(error.code, 108, "{error}");
@@ -125,7 +131,7 @@ fn a_read_only_directory_refuses_changes_and_is_named() {
             before.assert_same(&Snapshot::of(host));
             // Traffic does not pass through records.
             assert_eq!(host.ping(a.v4(), 1), 1);
-            host.run(&format!("mount -o remount,rw {}", run.display()));
+            host.run(&format!("mount -n -o remount,rw {}", run.display()));
             a.leave();
             drop(container);
             crate::common::collect(host);

@@ -59,11 +59,20 @@ fn a_host_with_containers_does_not_forward_between_its_neighbours() {
 #[test]
 fn a_link_that_came_later_is_not_forwarded_to_after_the_next_collection() {
     berth_lan_test(|host, lan, seat| {
-        let net = Net::new(host, 1);
-        let _a = net.join("a");
         let other = second_neighbour(host);
         route_to_second(lan, seat);
+        let net = Net::new(host, 1);
+        let _a = net.join("a");
+        // The addresses move to a link over the one that was there. (A late veth would be a container's.)
+        host.batch(
+            "address flush dev nic1
+             link add nic2 link nic1 type macvlan mode bridge
+             link set nic2 up
+             address add 203.0.113.2/24 dev nic2
+             address add fd00:cb00:7171::2/64 dev nic2 nodad",
+        );
         let _other = other.serve_tcp(80, "other");
+        lan.reach(&Probe::tcp("203.0.113.1:80"));
         host.berth(["gc"]).run();
         lan.probe(&Probe::tcp("203.0.113.1:80").times(3).timeout(SILENCE)).none();
         lan.probe(&Probe::tcp("[fd00:cb00:7171::1]:80").times(3).timeout(SILENCE)).none();

@@ -25,10 +25,15 @@ impl Berth {
         for damaged in berth.store.recovered() {
             tracing::error!(path = %damaged.path.display(), moved_to = %damaged.moved_to.display(), why = damaged.why, "damaged records were put aside");
         }
-        if berth.store.is_fresh() {
+        if berth.store.is_unsettled() {
             crate::rebuild::from_kernel(&mut berth)?;
         }
         Ok(berth)
+    }
+
+    /// Opens the records for looking only; `None` where there are none.
+    pub(crate) fn look(dirs: &Dirs) -> Result<Option<Self>, CoreError> {
+        Ok(Store::open_read_only(dirs, boot_id()?)?.map(|store| Self { store }))
     }
 
     /// As [`Berth::open`], without looking at the kernel.

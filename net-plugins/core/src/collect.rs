@@ -3,11 +3,12 @@
 //! Never removes what might be alive: an attachment goes when the runtime's list leaves it out, or when its owner is
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
+use berth_netlink::sysctl::SysctlKey;
 use berth_netlink::{LinkKind, Netlink, sysctl};
 use berth_nft::{Element, NftSocket, RulesetState};
 use berth_store::lock::{HostLock, NetworkLock, RulesLock};
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
-use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
+use berth_types::{AttachmentKey, ContainerId, Family, IfName, NetworkName};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -77,6 +78,7 @@ impl Berth {
                 }
             }
         }
+        self.forget_old_networks(request)?;
         self.mend_networks(request, &mut report, &mut errors)?;
         self.restore(request, &mut report, &mut errors)?;
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
@@ -218,6 +220,20 @@ impl Berth {
         Ok(attached)
     }
 
+    /// Networks of an earlier boot are in no kernel.
+    fn forget_old_networks(&mut self, request: &GcRequest) -> Result<(), CoreError> {
+        if request.dry_run || !request.idle_networks {
+            return Ok(());
+        }
+        let boot = self.boot().clone();
+        self.store_mut().write(|tx| {
+            for row in tx.live_networks()?.into_iter().filter(|row| row.boot_id != boot) {
+                tx.live_network_remove(&row.name)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Makes bridges of berth's that somebody deleted again, and puts ports back on them.
     fn mend_networks(
         &mut self,
@@ -281,8 +297,15 @@ impl Berth {
             self.networks()?.into_iter().filter(|network| !report.networks.contains(&network.name)).count();
         let held = self.held()?.into_iter().filter(|(row, _)| !report.attachments.contains(&row.key)).count();
         if left + held > 0 {
+            let late = self.late_uplinks()?;
+            if !request.dry_run && !late.is_empty() {
+                self.store_mut().write(|tx| {
+                    let mut all = late.iter();
+                    all.try_for_each(|(family, link)| tx.uplink_close(*family, link)).map_err(CoreError::from)
+                })?;
+            }
             let current = berth_nft::ruleset_state(&mut socket)? == RulesetState::Current;
-            let missing = !self.wanted_elements()?.is_subset(&there);
+            let missing = !late.is_empty() || !self.wanted_elements()?.is_subset(&there);
             report.ruleset_restored = !current || missing;
             let strays = self.strays(&there)?;
             report.elements = strays.iter().map(ToString::to_string).collect();
@@ -373,6 +396,23 @@ impl Berth {
             Ok::<_, CoreError>(())
         })?;
         Ok(errors)
+    }
+
+    /// Links that came after berth turned forwarding on and are to be closed too. A veth is none of them: it leads to
+    /// another engine's container.
+    fn late_uplinks(&mut self) -> Result<Vec<(Family, IfName)>, CoreError> {
+        let (saved, closed) =
+            self.store_mut().read(|tx| Ok::<_, CoreError>((tx.sysctls_saved()?, tx.uplinks_closed()?)))?;
+        let turned_on = |key: SysctlKey| saved.iter().any(|row| row.key == key.to_string());
+        let families = [(Family::V4, switch::forward_v4()), (Family::V6, switch::forward_v6())];
+        let uplinks = crate::observe::uplinks(&Netlink::open()?)?;
+        let uplinks: Vec<_> = uplinks.into_iter().filter(|link| link.kind != LinkKind::Veth).collect();
+        let mut late = Vec::new();
+        for (family, _) in families.into_iter().filter(|(_, key)| turned_on(key.clone())) {
+            let links = uplinks.iter().map(|link| (family, link.name.clone()));
+            late.extend(links.filter(|link| !closed.contains(link)));
+        }
+        Ok(late)
     }
 
     /// What keeps the host's uplinks from forwarding between each other, because berth turned forwarding on.

@@ -1,6 +1,6 @@
 //! Reads the kernel and the records once, before planning.
 
-use berth_netlink::{LinkKind, Netlink, sysctl};
+use berth_netlink::{Link, LinkKind, Netlink, sysctl};
 use berth_types::{AddressLease, Family, IfName};
 use ipnetwork::IpNetwork;
 
@@ -39,7 +39,7 @@ pub(crate) fn network(
     // Each of the rest costs as much as there are links or networks, so it is read only where the plan may need it.
     let has = |v4: bool| leases.iter().any(|lease| lease.address.is_ipv4() == v4);
     if spec.gateway && ((has(true) && !forwarding.v4) || (has(false) && !forwarding.v6)) {
-        observed.uplinks = uplinks(kernel.host())?;
+        observed.uplinks = uplinks(kernel.host())?.into_iter().map(|link| link.name).collect();
         observed.ra_uplinks = observed.uplinks.iter().filter(|link| listens_to_ra(link)).cloned().collect();
     }
     let known = observed.network.as_ref().map(|network| &network.subnets);
@@ -61,15 +61,15 @@ fn addresses(kernel: &Kernel, index: u32) -> Result<Vec<IpNetwork>, CoreError> {
 }
 
 /// The host's links towards elsewhere: neither loopback nor bridges nor ports of bridges.
-pub(crate) fn uplinks(netlink: &Netlink) -> Result<Vec<IfName>, CoreError> {
+pub(crate) fn uplinks(netlink: &Netlink) -> Result<Vec<Link>, CoreError> {
     let links = netlink.links()?;
-    let is_uplink = |link: &berth_netlink::Link| {
+    let is_uplink = |link: &Link| {
         link.kind != LinkKind::Bridge
             && link.master.is_none()
             && link.name.as_str() != "lo"
             && link.alias.is_none()
     };
-    Ok(links.into_iter().filter(is_uplink).map(|link| link.name).collect())
+    Ok(links.into_iter().filter(is_uplink).collect())
 }
 
 fn listens_to_ra(link: &IfName) -> bool {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_netlink::{Link, LinkKind, Netlink, sysctl};
 use berth_nft::Element;
+use berth_store::lock::RulesLock;
 use berth_store::{LeaseScope, NewAttachment};
 use berth_types::{AddressLease, AttachmentKey, Dns, Family, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
@@ -18,7 +19,14 @@ use crate::published::{Held, Published};
 use crate::switch;
 
 pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
+    // One process at a time; what another has done meanwhile is found and left alone.
+    let _lock = RulesLock::exclusive(berth.dirs())?;
     let netlink = Netlink::open()?;
+    restore(berth, &netlink)?;
+    berth.store_mut().write(|tx| tx.settle().map_err(CoreError::from))
+}
+
+fn restore(berth: &mut Berth, netlink: &Netlink) -> Result<(), CoreError> {
     let links = netlink.links()?;
     let tagged =
         links.iter().any(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth ")));
@@ -29,7 +37,7 @@ pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
     restore_switches(berth, &held)?;
     for bridge in links.iter().filter(|link| link.kind == LinkKind::Bridge) {
         let Some(name) = bridge.alias.as_deref().and_then(network_of_alias) else { continue };
-        let record = network_record(&netlink, name, bridge, &held)?;
+        let record = network_record(netlink, name, bridge, &held)?;
         let text = payload(&record)?;
         berth.store_mut().write(|tx| {
             tx.live_network_put(&record.name, Some(&record.bridge), &text).map_err(CoreError::from)
@@ -180,6 +188,9 @@ fn put(berth: &mut Berth, record: &AttachmentRecord) -> Result<(), CoreError> {
         payload: text.clone(),
     };
     berth.store_mut().write(|tx| {
+        if tx.attachment(&record.key)?.is_some() {
+            return Ok(());
+        }
         tx.attachment_begin(&new)?;
         for lease in &record.leases {
             let scope = LeaseScope::new(&record.key.network, None);

@@ -252,7 +252,7 @@ fn set_aside(dir: &Path) -> Vec<Finding> {
 }
 
 fn recorded(dirs: &Dirs) -> Result<Recorded, CoreError> {
-    let mut berth = Berth::open_plain(dirs)?;
+    let Some(mut berth) = Berth::look(dirs)? else { return Ok(Recorded::default()) };
     let boot = berth.boot().clone();
     let closed = berth.closed_uplinks()?;
     let mut recorded = berth.store_mut().read(|tx| snapshot(tx, &boot))?;
