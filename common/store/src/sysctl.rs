@@ -53,9 +53,15 @@ const fn number(family: Family) -> i64 {
 }
 
 impl Tx<'_> {
-    /// Remembers that a link was closed.
-    pub fn uplink_close(&self, family: Family, link: &IfName) -> Result<(), StoreError> {
+    /// Remembers that a link was closed. Whether it was not before.
+    pub fn uplink_close(&self, family: Family, link: &IfName) -> Result<bool, StoreError> {
         let sql = "INSERT INTO uplink_closed (family, link) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        Ok(self.run().execute(sql, params![number(family), link.as_str()])? > 0)
+    }
+
+    /// Forgets a closed link.
+    pub fn uplink_forget(&self, family: Family, link: &IfName) -> Result<(), StoreError> {
+        let sql = "DELETE FROM uplink_closed WHERE family = ?1 AND link = ?2";
         self.run().execute(sql, params![number(family), link.as_str()]).map(drop)
     }
 

@@ -1,8 +1,7 @@
 //! The real binary killed, and failed, at its system calls: whatever became of the call, a DEL and a collection later the
 //! host is as before.
 //!
-//! Every test sweeps one set of calls of ADD or DEL from the first to the last. Where there are very many, every third is
-//! hit, beginning elsewhere each time; with `BERTH_SWEEP=full` in the environment, every one.
+//! Every test sweeps one set of calls of ADD or DEL from the first to the last.
 
 use std::time::Duration;
 
@@ -40,8 +39,10 @@ fn sweep_add(fault: Fault, syscalls: &[&str]) {
             let call = net.publishing(&container, tcp(8080, 80));
             let ran = call.clone().inject(injection).cmd("ADD").output();
             if !ran.status.success() && injection.when() % 2 == 0 {
-                // A runtime may try again at once.
-                must_succeed(&call, "ADD", injection);
+                // A runtime may try again at once; what was killed after its last change is attached.
+                let again = call.cmd("ADD").output();
+                let is_done = again.stdout.contains("is attached already");
+                assert!(again.status.success() || is_done, "{}: {ran}\nand again: {again}", injection.hit());
                 must_succeed(&call, "DEL", injection);
             }
             must_succeed(&call, "DEL", injection);

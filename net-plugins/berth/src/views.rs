@@ -23,6 +23,8 @@ pub(crate) struct NetworkView {
     mtu: Option<u32>,
     promisc: bool,
     vlan: Option<Vlan>,
+    /// Whether it is being made or changed, or its maker was killed.
+    pending: bool,
     masquerade: bool,
     between_containers: bool,
     isolated: bool,
@@ -45,6 +47,7 @@ impl NetworkView {
             mtu,
             promisc,
             vlan,
+            pending,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
         Self {
@@ -57,6 +60,7 @@ impl NetworkView {
             mtu,
             promisc,
             vlan,
+            pending,
             masquerade: reach.masquerade,
             between_containers: reach.between_containers,
             isolated: reach.isolated,
@@ -276,6 +280,7 @@ pub(crate) mod samples {
             mtu: None,
             promisc: false,
             vlan: None,
+            pending: false,
         }
     }
 

@@ -9,17 +9,19 @@ use std::path::Path;
 
 use berth_ipam::allocate;
 use berth_netlink::port_probe::{Probe, holder_of, try_bind};
-use berth_netlink::{Link, link_exists};
+use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
-use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, NewAttachment, Tx};
-use berth_types::{AddressLease, AttachmentKey, IfName, MacAddr, NetworkName, PublishedPort, host_ifname};
+use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, LiveNetworkRow, NewAttachment, Tx};
+use berth_types::{
+    AddressLease, AttachmentKey, Family, IfName, MacAddr, NetworkName, PublishedPort, host_ifname,
+};
 
 use crate::addressing;
 use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec, attachment_alias};
 use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
-use crate::execute::{Applied, execute};
-use crate::kernel::Kernel;
+use crate::execute::execute;
+use crate::kernel::{Kernel, KernelError};
 use crate::network::{NetworkRecord, NetworkSpec};
 use crate::observe;
 use crate::plan::{guard_for, plan_attachment, plan_network, plan_published};
@@ -34,6 +36,16 @@ struct Begun {
     reclaimed: Vec<LeaseRow>,
 }
 
+/// What the records held before a network was made or changed.
+#[derive(Default)]
+struct NetworkBegun {
+    had: Option<LiveNetworkRow>,
+    /// Switches that were not saved before.
+    switches: Vec<String>,
+    /// Uplinks that were not closed before.
+    uplinks: Vec<(Family, IfName)>,
+}
+
 impl Berth {
     /// Attaches a container. On an error nothing is left of the attempt.
     pub fn attach(&mut self, request: AttachRequest) -> Result<Attachment, CoreError> {
@@ -46,9 +58,10 @@ impl Berth {
         match self.build(&request, &begun.record) {
             Ok(attachment) => Ok(attachment),
             Err(cause) => {
-                // The steps are undone already; this takes back the record, the leases and the ports.
-                if let Err(left) = self.forget(&request.key) {
-                    tracing::error!(error = %crate::error::Chain(&left), "record left behind; `berth gc` removes it");
+                // The steps are undone already, as far as that went; this takes back what is left of them, and the record,
+                // the leases and the ports. What fails here too stays recorded as being deleted.
+                if let Err(left) = self.detach_locked(&request.key) {
+                    tracing::error!(error = %crate::error::Chain(&left), "something left behind; `berth gc` removes it");
                 }
                 self.remove_if_idle(&request.network.name);
                 drop(host);
@@ -91,16 +104,20 @@ impl Berth {
         let mut plan = plan_attachment(&spec, record, &network, request.network.vlan.as_ref());
         plan.append(self.published_plan(record, &network));
         let applied = execute(&mut kernel, &plan)?;
-        if let Err(err) = self.finish(record) {
-            let left = applied.undo(&mut kernel);
-            for left in left {
-                tracing::error!(%left, "not taken back");
+        // The record last: what is ready has nothing more that could fail.
+        let finished = kernel.link(&record.host_ifname).map_err(CoreError::from);
+        match finished.and_then(|host| self.finish(record).map(|()| host)) {
+            Ok(host) => {
+                applied.keep();
+                Ok(attachment_of(record, &network, bridge, &host))
             }
-            return Err(err);
+            Err(err) => {
+                for left in applied.undo(&mut kernel) {
+                    tracing::error!(%left, "not taken back");
+                }
+                Err(err)
+            }
         }
-        applied.keep();
-        let host = kernel.link(&record.host_ifname)?;
-        Ok(attachment_of(record, &network, bridge, &host))
     }
 
     fn published_plan(&self, record: &AttachmentRecord, network: &NetworkRecord) -> Plan {
@@ -151,15 +168,78 @@ impl Berth {
         let mut observed = observe::network(self, kernel, spec, leases)?;
         observed.orphans = self.orphans(kernel, &spec.name)?;
         let (plan, wanted) = plan_network(spec, leases, random_mac()?, &observed)?;
-        let applied = execute(kernel, &plan)?;
-        if let Err(err) = self.record_network(&wanted, &plan, &applied) {
-            for left in applied.undo(kernel) {
-                tracing::error!(%left, "not taken back");
+        let begun = self.begin_network(&wanted, &plan)?;
+        let applied = match execute(kernel, &plan) {
+            Ok(applied) => applied,
+            // What could not be taken back is for `gc`, which finds it by the pending record.
+            Err(err) if !err.left.is_empty() => return Err(err.into()),
+            Err(err) => return Err(self.take_back_network(&spec.name, &begun, err.into())),
+        };
+        let recorded = payload(&wanted).and_then(|text| {
+            self.store_mut().write(|tx| {
+                tx.live_network_put(&wanted.name, Some(&wanted.bridge), &text).map_err(CoreError::from)
+            })
+        });
+        match recorded {
+            Ok(()) => applied.keep(),
+            Err(err) => {
+                let left = applied.undo(kernel);
+                for left in &left {
+                    tracing::error!(%left, "not taken back");
+                }
+                return Err(if left.is_empty() {
+                    self.take_back_network(&spec.name, &begun, err)
+                } else {
+                    err
+                });
             }
-            return Err(err);
         }
-        applied.keep();
         Ok(())
+    }
+
+    /// Records what is about to be made, before the kernel is touched: whoever is killed from here on leaves nothing that
+    /// `gc` does not know of.
+    fn begin_network(&mut self, wanted: &NetworkRecord, plan: &Plan) -> Result<NetworkBegun, CoreError> {
+        let text = payload(&NetworkRecord { pending: true, ..wanted.clone() })?;
+        let read = |(key, after)| sysctl::read(key).map(|before| (key.to_string(), before, after));
+        let switches: Vec<_> =
+            plan.host_wide_switches().map(read).collect::<Result<_, _>>().map_err(KernelError::from)?;
+        self.store_mut().write(|tx| {
+            let mut begun = NetworkBegun { had: tx.live_network(&wanted.name)?, ..NetworkBegun::default() };
+            tx.live_network_put(&wanted.name, Some(&wanted.bridge), &text)?;
+            for (family, link) in plan.closed_uplinks() {
+                if tx.uplink_close(family, link)? {
+                    begun.uplinks.push((family, link.clone()));
+                }
+            }
+            for (key, before, after) in &switches {
+                if before != after && tx.sysctl_save(key, before, after)? {
+                    begun.switches.push(key.clone());
+                }
+            }
+            Ok(begun)
+        })
+    }
+
+    /// Makes the records what they were before [`Berth::begin_network`]. Gives `cause` back.
+    fn take_back_network(&mut self, name: &NetworkName, begun: &NetworkBegun, cause: CoreError) -> CoreError {
+        let done = self.store_mut().write(|tx| {
+            match &begun.had {
+                Some(row) => tx.live_network_put(name, row.bridge.as_ref(), &row.payload)?,
+                None => drop(tx.live_network_remove(name)?),
+            }
+            for key in &begun.switches {
+                tx.sysctl_forget(key)?;
+            }
+            for (family, link) in &begun.uplinks {
+                tx.uplink_forget(*family, link)?;
+            }
+            Ok::<_, CoreError>(())
+        });
+        if let Err(err) = done {
+            tracing::error!(error = %crate::error::Chain(&err), "record left behind; `berth gc` removes it");
+        }
+        cause
     }
 
     /// Host links of the network's attachments that are on no bridge.
@@ -177,26 +257,6 @@ impl Berth {
             }
         }
         Ok(orphans)
-    }
-
-    fn record_network(
-        &mut self,
-        record: &NetworkRecord,
-        plan: &Plan,
-        applied: &Applied,
-    ) -> Result<(), CoreError> {
-        let text = payload(record)?;
-        let saved = applied.host_wide_switches(plan);
-        self.store_mut().write(|tx| {
-            tx.live_network_put(&record.name, Some(&record.bridge), &text)?;
-            for (family, link) in plan.closed_uplinks() {
-                tx.uplink_close(family, link)?;
-            }
-            for (key, before, after) in &saved {
-                tx.sysctl_save(key, before, after)?;
-            }
-            Ok(())
-        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
 use berth_netlink::sysctl::SysctlKey;
-use berth_netlink::{LinkKind, Netlink, sysctl};
+use berth_netlink::{Link, LinkKind, Netlink, sysctl};
 use berth_nft::{Element, NftSocket, RulesetState};
 use berth_store::lock::{HostLock, NetworkLock, RulesLock};
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
@@ -19,6 +19,7 @@ use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
 use crate::network::NetworkRecord;
+use crate::plan::is_ours;
 use crate::{rules, switch};
 
 /// What a collection is about.
@@ -210,9 +211,8 @@ impl Berth {
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
             let netlink = Netlink::open()?;
-            if let Some(link) =
-                netlink.link_by_name(&record.bridge)?.filter(|link| link.kind == LinkKind::Bridge)
-            {
+            let made = |link: &Link| link.kind == LinkKind::Bridge && is_ours(link, Some(&record));
+            if let Some(link) = netlink.link_by_name(&record.bridge)?.filter(made) {
                 netlink.link_del(link.index)?;
             }
         }
@@ -300,8 +300,10 @@ impl Berth {
             let late = self.late_uplinks()?;
             if !request.dry_run && !late.is_empty() {
                 self.store_mut().write(|tx| {
-                    let mut all = late.iter();
-                    all.try_for_each(|(family, link)| tx.uplink_close(*family, link)).map_err(CoreError::from)
+                    for (family, link) in &late {
+                        tx.uplink_close(*family, link)?;
+                    }
+                    Ok::<_, CoreError>(())
                 })?;
             }
             let current = berth_nft::ruleset_state(&mut socket)? == RulesetState::Current;

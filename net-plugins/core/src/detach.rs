@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_netlink::Netlink;
+use berth_netlink::{Link, LinkKind, Netlink};
 use berth_nft::{Batch, CommitError, Element, NftSocket};
 use berth_store::lock::RulesLock;
 use berth_store::{AttachmentRow, BootTime};
@@ -37,18 +37,24 @@ impl Berth {
             tx.attachment_deleting(key)?;
             Ok::<_, CoreError>(tx.attachment(key)?)
         })?;
-        let links = host_links(key, row.as_ref());
-        let alias = attachment_alias(key);
-        let deleting = std::thread::spawn(move || delete_links(&links, &alias));
+        let links = HostLinks::of(key, row.as_ref());
         let mut errors = Vec::new();
-        if row.is_some() {
-            errors.extend(self.remove_rules(key).err().map(|err| Chain(&err).to_string()));
-        }
-        match deleting.join() {
-            Ok(Ok(())) => (),
-            Ok(Err(err)) => errors.push(Chain(&err).to_string()),
-            Err(_) => errors.push("the thread that deletes links panicked".to_owned()),
-        }
+        std::thread::scope(|scope| {
+            let deleting = std::thread::Builder::new().spawn_scoped(scope, || links.delete());
+            if row.is_some() {
+                errors.extend(self.remove_rules(key).err().map(|err| Chain(&err).to_string()));
+            }
+            let deleted = match deleting {
+                Ok(thread) => thread.join(),
+                // No room for a thread: one after the other, then.
+                Err(_) => Ok(links.delete()),
+            };
+            match deleted {
+                Ok(Ok(())) => (),
+                Ok(Err(err)) => errors.push(Chain(&err).to_string()),
+                Err(_) => errors.push("the thread that deletes links panicked".to_owned()),
+            }
+        });
         if !errors.is_empty() {
             // The record stays, in state deleting: the next DEL or `gc` finds it and goes on.
             return Err(CoreError::Several(errors));
@@ -102,30 +108,56 @@ impl Berth {
     }
 }
 
-/// The host links an attachment may have: the recorded one, or those its key gives.
-fn host_links(key: &AttachmentKey, row: Option<&AttachmentRow>) -> Vec<IfName> {
-    match row.and_then(|row| row.host_ifname.clone()) {
-        Some(name) => vec![name],
-        None => (0..2).map(|attempt| host_ifname(key, attempt)).collect(),
-    }
+/// The host links an attachment may have.
+struct HostLinks {
+    /// The recorded one, or those its key gives.
+    names: Vec<IfName>,
+    /// What its links say.
+    alias: String,
+    /// The bridge of an attachment that may have been killed before its link could say so.
+    unfinished_on: Option<IfName>,
 }
 
-/// Deletes the links that carry `alias`; a link of the same name that is somebody else's stays.
-fn delete_links(names: &[IfName], alias: &str) -> Result<(), CoreError> {
-    let netlink = Netlink::open()?;
-    for name in names {
-        let Some(link) = netlink.link_by_name(name)? else { continue };
-        if link.alias.as_deref() != Some(alias) {
-            continue;
+impl HostLinks {
+    fn of(key: &AttachmentKey, row: Option<&AttachmentRow>) -> Self {
+        let names = match row.and_then(|row| row.host_ifname.clone()) {
+            Some(name) => vec![name],
+            None => (0..2).map(|attempt| host_ifname(key, attempt)).collect(),
+        };
+        let unfinished_on = row.and_then(|row| match parsed::<Held>(&row.key, &row.payload) {
+            Ok(Held::Bridge(record)) => Some(record.bridge),
+            _ => None,
+        });
+        Self { names, alias: attachment_alias(key), unfinished_on }
+    }
+
+    /// Deletes them; a link of the same name that is somebody else's stays.
+    fn delete(&self) -> Result<(), CoreError> {
+        let netlink = Netlink::open()?;
+        for name in &self.names {
+            let Some(link) = netlink.link_by_name(name)? else { continue };
+            if !self.is_ours(&netlink, &link)? {
+                continue;
+            }
+            netlink.link_del(link.index)?;
+            let ifb = netlink.link_by_name(&ifb_name(name))?;
+            if let Some(ifb) = ifb.filter(|ifb| ifb.alias.as_ref() == Some(&self.alias)) {
+                netlink.link_del(ifb.index)?;
+            }
         }
-        netlink.link_del(link.index)?;
-        if let Some(ifb) =
-            netlink.link_by_name(&ifb_name(name))?.filter(|ifb| ifb.alias.as_deref() == Some(alias))
-        {
-            netlink.link_del(ifb.index)?;
+        Ok(())
+    }
+
+    fn is_ours(&self, netlink: &Netlink, link: &Link) -> Result<bool, CoreError> {
+        match (&link.alias, link.master, &self.unfinished_on) {
+            (Some(alias), _, _) => Ok(*alias == self.alias),
+            // A veth of the recorded name on the recorded bridge.
+            (None, Some(master), Some(bridge)) if link.kind == LinkKind::Veth => {
+                Ok(netlink.link_by_name(bridge)?.is_some_and(|bridge| bridge.index == master))
+            }
+            _ => Ok(false),
         }
     }
-    Ok(())
 }
 
 /// Removes elements, absent ones included. An element that somebody else owns by now stays theirs. Whether there is a

@@ -97,21 +97,6 @@ impl Applied {
         self
     }
 
-    /// The host-wide switches of `plan` that were changed: key, value before, value now.
-    pub fn host_wide_switches(&self, plan: &Plan) -> Vec<(String, String, String)> {
-        let now = |key: &berth_netlink::sysctl::SysctlKey| {
-            plan.steps().iter().find_map(|step| match step {
-                Step::Sysctl { key: wrote, value, host_wide: true } if wrote == key => Some(value.clone()),
-                _ => None,
-            })
-        };
-        let changed = |undo: &Undo| match undo {
-            Undo::SysctlRestore { key, value } => Some((key.to_string(), value.clone(), now(key)?)),
-            _ => None,
-        };
-        self.undos.iter().filter_map(changed).collect()
-    }
-
     /// Keeps what was done.
     pub fn keep(self) {}
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_netlink::sysctl::{self, SysctlError};
 use berth_netlink::{
-    AddrFlags, BridgeSpec, Link, LinkChange, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox,
+    AddrFlags, BridgeSpec, Link, LinkChange, LinkKind, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox,
     SandboxError, VethSpec, VlanFlags, VlanTarget,
 };
 use berth_nft::{Batch, CommitError, Element, LayError, NftSocket, SocketError};
@@ -127,11 +127,44 @@ impl<'a> Kernel<'a> {
 
     fn veth_add(&mut self, spec: &VethSpec) -> Result<Undo, KernelError> {
         let (sandbox, _) = self.inside()?;
-        let pair = self.host.veth_add(spec, sandbox)?;
+        let pair = match self.host.veth_add(spec, sandbox) {
+            Ok(pair) => pair,
+            Err(err) => {
+                let ours = |link: &Link| {
+                    let named = link.alias.is_some() && link.alias == spec.host_alias;
+                    let unnamed = link.alias.is_none() && link.master.is_some() && link.master == spec.master;
+                    link.kind == LinkKind::Veth && (named || unnamed)
+                };
+                return Err(self.after_half(&spec.host_name, ours, err));
+            }
+        };
         self.container_mac = spec.peer_mac;
         self.indexes.insert(spec.host_name.clone(), pair.host_index);
         self.inside_indexes.extend(pair.peer_index.map(|index| (spec.peer_name.clone(), index)));
         Ok(Undo::LinkDel(spec.host_name.clone()))
+    }
+
+    /// After a link could not be made: takes away what the kernel may have made of it, when only its answer was lost or
+    /// the socket broke between two messages. Gives `cause` back.
+    fn after_half(
+        &mut self,
+        name: &IfName,
+        is_ours: impl Fn(&Link) -> bool,
+        cause: NetlinkError,
+    ) -> KernelError {
+        if !matches!(cause, NetlinkError::NameTaken { .. }) {
+            let tidied = Netlink::open().and_then(|fresh| {
+                self.host = fresh;
+                match self.host.link_by_name(name)?.filter(is_ours) {
+                    Some(link) => self.host.link_del(link.index).map(drop),
+                    None => Ok(()),
+                }
+            });
+            if let Err(err) = tidied {
+                tracing::error!(link = %name, error = %err, "may be left behind; `berth gc` removes it");
+            }
+        }
+        cause.into()
     }
 
     fn shape(&mut self, link: &IfName, ifb: &IfName, limits: Bandwidth) -> Result<(), KernelError> {
@@ -227,9 +260,20 @@ impl Apply for Kernel<'_> {
                     vlan_filtering: *vlan_filtering,
                     promisc: false,
                 };
-                let bridge = self.host.bridge_add(&spec)?;
+                let bridge = match self.host.bridge_add(&spec) {
+                    Ok(bridge) => bridge,
+                    Err(err) => {
+                        let ours = |link: &Link| link.kind == LinkKind::Bridge && link.mac == Some(*mac);
+                        return Err(self.after_half(name, ours, err));
+                    }
+                };
                 self.indexes.insert(name.clone(), bridge.index);
                 Ok(Undo::LinkDel(name.clone()))
+            }
+            Step::LinkAlias { link, alias } => {
+                let index = self.index(link)?;
+                self.host.link_set_alias(index, alias)?;
+                Ok(Undo::Nothing)
             }
             Step::Promisc { link } => {
                 let index = self.index(link)?;
@@ -354,6 +398,13 @@ impl Apply for Kernel<'_> {
     }
 
     fn undo(&mut self, undo: &Undo) -> Result<(), KernelError> {
+        // The old sockets may be what failed; where no others are to be had, they are tried all the same.
+        if let Ok(fresh) = Netlink::open() {
+            self.host = fresh;
+        }
+        if let Ok(fresh) = NftSocket::open() {
+            self.nft = fresh;
+        }
         match undo {
             Undo::Nothing => (),
             Undo::LinkDel(name) => {

@@ -93,6 +93,8 @@ pub struct NetworkRecord {
     pub promisc: bool,
     /// 802.1Q settings of its ports.
     pub vlan: Option<Vlan>,
+    /// Whether somebody is making or changing it, or began to and was killed.
+    pub pending: bool,
 }
 
 impl NetworkRecord {

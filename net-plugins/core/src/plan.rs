@@ -120,7 +120,12 @@ pub fn plan_network(
             return Err(PlanError::NotABridge { name: spec.bridge.clone(), kind: link.kind.to_string() });
         }
         Some(link) => {
-            if observed.bridge_was_replaced() {
+            let unfinished = observed.network.as_ref().is_some_and(|network| network.pending);
+            if record.bridge_is_ours && unfinished {
+                let alias = bridge_alias(&spec.name);
+                plan.push(Step::LinkAlias { link: spec.bridge.clone(), alias });
+            }
+            if observed.bridge_was_replaced() || (record.bridge_is_ours && unfinished) {
                 refuse_advertisements(&mut plan, &spec.bridge);
             }
             if spec.promisc && !link.promisc {
@@ -129,7 +134,8 @@ pub fn plan_network(
         }
     }
     // The records say which elements are in place; a bridge that is gone took none of them away.
-    let before = observed.network.as_ref().map(elements::of_network).unwrap_or_default();
+    let finished = observed.network.as_ref().filter(|network| !network.pending);
+    let before = finished.map(elements::of_network).unwrap_or_default();
     let after = elements::of_network(&record);
     plan.push_elements(after.difference(&before).cloned().collect());
     gateway_addresses(&mut plan, spec, &record, observed)?;
@@ -153,13 +159,16 @@ impl Observed {
     /// Whether the bridge that berth made is gone, and another bridge stands in its place.
     pub(crate) fn bridge_was_replaced(&self) -> bool {
         let was_ours = self.network.as_ref().is_some_and(|network| network.bridge_is_ours);
-        was_ours && self.bridge.as_ref().is_some_and(|link| !is_ours(link))
+        was_ours && self.bridge.as_ref().is_some_and(|link| !is_ours(link, self.network.as_ref()))
     }
 }
 
-/// Whether berth made the link.
-fn is_ours(link: &Link) -> bool {
+/// Whether berth made the bridge: it says so, or it has the MAC address that was drawn for it and its maker was killed
+/// before it could say so.
+pub(crate) fn is_ours(link: &Link, network: Option<&NetworkRecord>) -> bool {
     link.alias.as_deref().is_some_and(|alias| alias.starts_with("berth "))
+        || network
+            .is_some_and(|network| network.pending && network.bridge_is_ours && link.mac == Some(network.mac))
 }
 
 fn merged(
@@ -189,7 +198,7 @@ fn merged(
         name: name.clone(),
         bridge: bridge.clone(),
         // Several networks may share a bridge; its alias says whether one of them made it.
-        bridge_is_ours: observed.bridge.as_ref().is_none_or(is_ours),
+        bridge_is_ours: observed.bridge.as_ref().is_none_or(|link| is_ours(link, old)),
         reach: *reach,
         gateway: *gateway,
         gateways,
@@ -198,6 +207,7 @@ fn merged(
         mtu: *mtu,
         promisc: *promisc,
         vlan: vlan.clone(),
+        pending: false,
     }
 }
 

@@ -113,6 +113,7 @@ fn network_record(
         mtu: None,
         promisc: bridge.promisc,
         vlan: None,
+        pending: false,
     })
 }
 

@@ -27,6 +27,13 @@ pub enum Step {
         /// Whether it filters VLANs.
         vlan_filtering: bool,
     },
+    /// Sets the alias of a host link.
+    LinkAlias {
+        /// The link.
+        link: IfName,
+        /// Its alias.
+        alias: String,
+    },
     /// Makes a bridge promiscuous.
     Promisc {
         /// The bridge.
@@ -185,6 +192,14 @@ impl Plan {
         &self.steps
     }
 
+    /// The host-wide switches it sets, with their values.
+    pub fn host_wide_switches(&self) -> impl Iterator<Item = (&SysctlKey, &str)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Sysctl { key, value, host_wide: true } => Some((key, value.as_str())),
+            _ => None,
+        })
+    }
+
     /// The links it closes to each other, by family.
     pub fn closed_uplinks(&self) -> impl Iterator<Item = (Family, &IfName)> {
         let elements = self.steps.iter().filter_map(|step| match step {
@@ -220,6 +235,7 @@ impl fmt::Display for Step {
                 mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
                 if *vlan_filtering { write!(f, " vlan_filtering") } else { Ok(()) }
             }
+            Self::LinkAlias { link, alias } => write!(f, "link set {link} alias \"{alias}\""),
             Self::Promisc { link } => write!(f, "link set {link} promisc on"),
             Self::Sysctl { key, value, .. } => write!(f, "sysctl {key} = {value}"),
             Self::AddrAdd { link, address } => write!(f, "address add {address} on {link}"),

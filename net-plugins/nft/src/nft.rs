@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,23 +75,16 @@ fn run_path(path: &Path, args: &[&str], input: String) -> Result<String, NftErro
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    // A thread per pipe: whatever order nft reads and writes in, none of them fills up.
-    let writing = child.stdin.take().map(|mut pipe| {
-        std::thread::spawn(move || {
-            // A nft that has stopped reading says why on stderr.
-            let _ = pipe.write_all(input.as_bytes());
-        })
-    });
-    let (stdout, stderr) = (child.stdout.take().map(reader), child.stderr.take().map(reader));
-    let ended = wait(&mut child).map_err(failed);
+    let pipes = Pipes::of(&mut child, input);
+    let ended = match &pipes {
+        Ok(_) => wait(&mut child).map_err(failed),
+        Err(_) => Ok(false),
+    };
     if !matches!(ended, Ok(true)) {
         let _ = child.kill();
     }
     let status = child.wait().map_err(failed)?;
-    if let Some(thread) = writing {
-        let _ = thread.join();
-    }
-    let (stdout, stderr) = (collect(stdout), collect(stderr));
+    let (stdout, stderr) = pipes.map_err(failed)?.join();
     match ended? {
         false => Err(NftError::Timeout),
         true if status.success() => Ok(stdout),
@@ -104,8 +97,39 @@ fn run_path(path: &Path, args: &[&str], input: String) -> Result<String, NftErro
     }
 }
 
-fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
+/// A thread per pipe: whatever order nft reads and writes in, none of them fills up.
+struct Pipes {
+    writing: Option<JoinHandle<()>>,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Pipes {
+    fn of(child: &mut Child, input: String) -> io::Result<Self> {
+        let write = |mut pipe: ChildStdin| {
+            Builder::new().spawn(move || {
+                // A nft that has stopped reading says why on stderr.
+                let _ = pipe.write_all(input.as_bytes());
+            })
+        };
+        Ok(Self {
+            writing: child.stdin.take().map(write).transpose()?,
+            stdout: child.stdout.take().map(reader).transpose()?,
+            stderr: child.stderr.take().map(reader).transpose()?,
+        })
+    }
+
+    /// What came out, once nft has ended.
+    fn join(self) -> (String, String) {
+        if let Some(thread) = self.writing {
+            let _ = thread.join();
+        }
+        (collect(self.stdout), collect(self.stderr))
+    }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> io::Result<JoinHandle<Vec<u8>>> {
+    Builder::new().spawn(move || {
         let mut text = Vec::new();
         let _ = pipe.read_to_end(&mut text);
         text

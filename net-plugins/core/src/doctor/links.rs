@@ -169,8 +169,13 @@ fn port(record: &AttachmentRecord, by_name: &BTreeMap<&IfName, &Link>) -> Option
 /// Links that carry berth's tag and no record knows.
 fn unrecorded(recorded: &Recorded, links: &[Link]) -> Vec<Finding> {
     let rows: BTreeMap<&AttachmentKey, &Row> = recorded.rows.iter().map(|row| (&row.key, row)).collect();
-    let networks: BTreeSet<&NetworkName> =
-        recorded.networks.iter().map(|network| &network.name).chain(&recorded.old_networks).collect();
+    let networks: BTreeSet<&NetworkName> = recorded
+        .networks
+        .iter()
+        .chain(&recorded.pending_networks)
+        .map(|network| &network.name)
+        .chain(&recorded.old_networks)
+        .collect();
     let mut findings = Vec::new();
     for link in links {
         let Some(alias) = link.alias.as_deref().and_then(|alias| alias.strip_prefix("berth ")) else {

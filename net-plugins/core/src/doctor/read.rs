@@ -17,6 +17,7 @@ use super::records::{Recorded, Row};
 use super::{Finding, Lease, Words};
 use crate::berth::{Berth, is_dead, parsed, sandbox_is_gone};
 use crate::error::{Chain, CoreError};
+use crate::network::NetworkRecord;
 use crate::published::Held;
 
 /// `RT_TABLE_MAIN` of linux/rtnetlink.h.
@@ -264,7 +265,9 @@ fn snapshot(tx: &ReadTx<'_>, boot: &berth_types::BootId) -> Result<Recorded, Cor
     let mut recorded = Recorded::default();
     for row in tx.live_networks()? {
         if row.boot_id == *boot {
-            recorded.networks.push(parsed(&row.name, &row.payload)?);
+            let network: NetworkRecord = parsed(&row.name, &row.payload)?;
+            if network.pending { &mut recorded.pending_networks } else { &mut recorded.networks }
+                .push(network);
         } else {
             recorded.old_networks.push(row.name);
         }

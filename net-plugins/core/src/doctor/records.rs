@@ -15,6 +15,8 @@ use crate::published::Held;
 pub(super) struct Recorded {
     /// Networks of this boot.
     pub(super) networks: Vec<NetworkRecord>,
+    /// Networks of this boot that somebody began to make or change and has not finished.
+    pub(super) pending_networks: Vec<NetworkRecord>,
     /// Names of networks of another boot.
     pub(super) old_networks: Vec<NetworkName>,
     pub(super) rows: Vec<Row>,
@@ -68,6 +70,7 @@ pub(super) fn compare(recorded: &Recorded) -> Vec<Finding> {
         }
         .repairable("network-of-earlier-boot")
     }));
+    findings.extend(half_built_networks(recorded));
     findings.extend(leases(recorded));
     findings.extend(shared_addresses(recorded));
     findings
@@ -111,6 +114,22 @@ fn row(row: &Row) -> Option<Finding> {
         }
         (AttachmentState::Ready, _) => None,
     }
+}
+
+fn half_built_networks(recorded: &Recorded) -> impl Iterator<Item = Finding> {
+    let at_work =
+        |name: &NetworkName| recorded.rows.iter().any(|row| row.key.network == *name && row.is_busy());
+    recorded.pending_networks.iter().map(|network| &network.name).filter(move |name| !at_work(name)).map(
+        |name| {
+            Words {
+                object: &format_args!("network {name}"),
+                what: "is half built, and the process that built it is gone".to_owned(),
+                cause: "ADD was killed",
+                fix: GC.to_owned(),
+            }
+            .repairable("network-half-built")
+        },
+    )
 }
 
 /// A lease may have no attachment of berth's (`ripam` behind another main plugin); then its sandbox tells.

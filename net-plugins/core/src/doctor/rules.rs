@@ -103,5 +103,6 @@ fn wanted(recorded: &Recorded) -> BTreeSet<Element> {
 
 fn explained(recorded: &Recorded, wanted: &BTreeSet<Element>) -> BTreeSet<Element> {
     let held = recorded.rows.iter().filter_map(|row| row.held.as_ref().ok());
-    wanted.iter().cloned().chain(held.flat_map(elements::of_held)).collect()
+    let pending = recorded.pending_networks.iter().flat_map(elements::of_network);
+    wanted.iter().cloned().chain(held.flat_map(elements::of_held)).chain(pending).collect()
 }
