@@ -227,3 +227,29 @@ fn the_neighbour_is_reached_on_the_port_that_is_published_here() {
         host.probe(&Probe::tcp(SocketAddr::new(Lan::V4.into(), 80)).times(3)).all_from("lan");
     });
 }
+
+/// Distributions set it, and dockerd leaves it: a source must be routed back by the link it came in.
+#[test]
+fn strict_reverse_path_checks_of_the_host_are_in_nobodys_way() {
+    berth_lan_test(|host, lan, seat| {
+        for links in ["all", "default"] {
+            host.set_sysctl(&format!("net.ipv4.conf.{links}.rp_filter"), "1");
+        }
+        let net = Net::new(host, 1);
+        let (a, b) = (net.publish("a", tcp(8080, 80)), net.join("b"));
+        let c = Net::new(host, 2).join("c");
+        let _a = a.serve_tcp(80, "a");
+        let _lan = lan.serve_tcp(80, "lan");
+        let published = Probe::tcp(SocketAddr::new(seat.v4.into(), 8080)).times(3);
+        for from in [&a, &b, &c] {
+            from.probe(&published).all_from("a");
+            from.probe(&Probe::tcp(SocketAddr::new(Lan::V4.into(), 80)).times(3)).all_from("lan");
+        }
+        lan.probe(&published).all_from("a");
+        host.probe(&published).all_from("a");
+        host.probe(&Probe::tcp("127.0.0.1:8080").times(3)).all_from("a");
+        for links in ["all", "default"] {
+            host.set_sysctl(&format!("net.ipv4.conf.{links}.rp_filter"), "0");
+        }
+    });
+}
