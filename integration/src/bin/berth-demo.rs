@@ -78,22 +78,27 @@ fn attach(cni: &Cni<'_>, container: &Container<'_>, ports: &[(u16, u16)]) -> Str
     address.split('/').next().unwrap_or_default().to_owned()
 }
 
+/// What was built, as people would draw it.
 fn picture(web: &str, client: &str) -> String {
-    format!(
-        "                 192.0.2.2:8080, 127.0.0.1:8080\n\
-         \x20                              |\n\
-         \x20  +---------------------- host +----------------------+\n\
-         \x20  |         nftables: 8080/tcp -> {web}:80      |\n\
-         \x20  |                           |                      |\n\
-         \x20  |             demo0  10.80.0.1/24  (bridge)         |\n\
-         \x20  |               |                  |               |\n\
-         \x20  +---------------|------------------|---------------+\n\
-         \x20             eth0 |             eth0 |\n\
-         \x20        +---------+------+  +--------+-------+\n\
-         \x20        | web            |  | client         |\n\
-         \x20        | {web:<14} |  | {client:<14} |\n\
-         \x20        +----------------+  +----------------+"
-    )
+    const WIDTH: usize = 52;
+    let row = |text: String| format!("   │{text:^WIDTH$}│");
+    let above = WIDTH + 2;
+    let rule = format!("nftables   8080/tcp → {web}:80");
+    [
+        format!("   {:^above$}", "192.0.2.2:8080   127.0.0.1:8080"),
+        format!("   {:^above$}", "│"),
+        format!("   ┌─ host {:─^45}┐", "┴───────"),
+        row(rule),
+        row("│".to_owned()),
+        row("demo0   10.80.0.1/24   (bridge)".to_owned()),
+        format!("   │{:13}│{:23}│{:14}│", "", "", ""),
+        format!("   └{:─<13}┼{:─<23}┼{:─<14}┘", "", "", ""),
+        "        ┌────────┴───────┐      ┌────────┴───────┐".to_owned(),
+        format!("        │ {:<14} │      │ {:<14} │", "web", "client"),
+        format!("        │ {web:<14} │      │ {client:<14} │"),
+        "        └────────────────┘      └────────────────┘".to_owned(),
+    ]
+    .join("\n")
 }
 
 fn names(links: &Value) -> String {
