@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: berth beside what people would otherwise run, written into `docs/benchmarks.md`.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
-use crate::packages;
+use crate::plot::{Bar, Chart};
 use crate::run::{cargo, command, output, say, stage};
+use crate::{packages, plot};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -22,7 +25,25 @@ enum Subject {
     Cni,
 }
 
-/// Builds with optimisation, measures, and writes the table.
+/// A figure, as the bench prints it.
+#[derive(Debug, Deserialize)]
+struct Row {
+    work: String,
+    unit: String,
+    berth: f64,
+    beside: Option<Beside>,
+    /// What was to be reached, in words; empty where the figure is only to be seen.
+    wanted: String,
+    met: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Beside {
+    name: String,
+    value: f64,
+}
+
+/// Builds with optimisation, measures, and writes the table and the picture.
 pub(crate) fn bench(options: &Options) -> Result<()> {
     let Options { subject: Subject::Cni } = options;
     packages::provide()?;
@@ -38,20 +59,69 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     let target = target_dir()?;
     let mut run = command(&[&format!("{target}/release/berth-bench"), "cni"]);
     run.env("BERTH_FILL_POOL", format!("{target}/release/examples/fill_pool"));
-    let table = output(run)?;
+    let printed = output(run)?;
+    let rows: Vec<Row> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("the bench printed {line:?}")))
+        .collect::<Result<_>>()?;
+    let table = table(&rows);
     say(&table);
     let kernel = output(command(&["uname", "-r"]))?;
     let page = format!(
         "# Benchmarks\n\n\
-         Written by `cargo xtask bench cni`; every figure is a median of one run, whole processes side by side on the \
-         same machine.\nReference chain: Debian's containernetworking-plugins, `bridge` with `host-local`, then \
-         `portmap`. Kernel {}, {} CPUs.\n\nA ratio below 1 is faster than what it is compared with; for rates, above 1 \
-         is faster than wanted.\n\n{}\n",
+         Written by `cargo xtask bench cni`: whole processes in private hosts of one machine, in one run, medians. Linux \
+         {}, {} CPUs.\n\
+         The reference plugins are Debian's containernetworking-plugins: `bridge` with `host-local`, then `portmap`. \
+         netavark is podman's, where it is installed.\n\n\
+         ![ADD and DEL of one container with one published port](benchmarks.svg)\n\n{table}",
         kernel.trim(),
         std::thread::available_parallelism()?,
-        table.trim()
     );
+    fs::write("docs/benchmarks.svg", plot::svg(&charts(&rows)))
+        .context("failed to write docs/benchmarks.svg")?;
     fs::write("docs/benchmarks.md", page).context("failed to write docs/benchmarks.md")
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text =
+        "| work | berth | beside it | ratio | wanted | reached |\n|---|---|---|---|---|---|\n".to_owned();
+    for Row { work, unit, berth, beside, wanted, met } in rows {
+        let figure = |value: f64| format!("{} {unit}", rounded(value));
+        let (other, ratio) = match beside {
+            Some(Beside { name, value }) => {
+                (format!("{name}: {}", figure(*value)), format!("{:.2}", berth / value))
+            }
+            None => Default::default(),
+        };
+        let met = met.map_or("", |met| if met { "yes" } else { "**no**" });
+        let _ = writeln!(text, "| {work} | {} | {other} | {ratio} | {wanted} | {met} |", figure(*berth));
+    }
+    text
+}
+
+/// Three digits that say something.
+fn rounded(value: f64) -> String {
+    let digits = if value >= 100.0 { 0 } else { usize::from(value < 10.0) + 1 };
+    format!("{value:.digits$}")
+}
+
+/// One chart for attaching and one for detaching a container with one port: berth and everything it stands beside.
+fn charts(rows: &[Row]) -> Vec<Chart> {
+    let chart = |title: &str, start: &str| {
+        let of_work = || rows.iter().filter(|row| row.work.starts_with(start));
+        let berth = of_work().next().map(|row| Bar { name: "berth".to_owned(), value: row.berth });
+        let others = of_work().filter_map(|row| row.beside.as_ref());
+        let others = others.map(|beside| Bar { name: beside.name.replace('`', ""), value: beside.value });
+        Chart {
+            title: title.to_owned(),
+            unit: "ms".to_owned(),
+            bars: berth.into_iter().chain(others).collect(),
+        }
+    };
+    vec![
+        chart("Attach a container, one published port", "ADD, bridge"),
+        chart("Detach it", "DEL of the same"),
+    ]
 }
 
 /// Where cargo puts what it builds.
@@ -60,4 +130,21 @@ pub(crate) fn target_dir() -> Result<String> {
     let metadata: serde_json::Value =
         serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
     Ok(metadata.get("target_directory").and_then(serde_json::Value::as_str).unwrap_or("target").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_keep_three_digits() {
+        assert_eq!([0.021, 5.4, 12.34, 159.4].map(rounded), ["0.02", "5.40", "12.3", "159"]);
+    }
+
+    #[test]
+    fn a_figure_that_falls_short_says_so() {
+        let line = r#"{"work":"ADD","unit":"ms","berth":5.0,"beside":{"name":"other","value":50.0},"wanted":"≤ 4 ms","met":false}"#;
+        let table = table(&[serde_json::from_str(line).unwrap()]);
+        assert!(table.ends_with("| ADD | 5.00 ms | other: 50.0 ms | 0.10 | ≤ 4 ms | **no** |\n"), "{table}");
+    }
 }

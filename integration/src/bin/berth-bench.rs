@@ -1,7 +1,7 @@
 //! `berth-bench cni`: berth's CNI plugins against what people would otherwise run, side by side in one run.
 //!
-//! Every figure is of whole processes started in a private host, medians of the rounds it prints. The program prints a
-//! Markdown table; `cargo xtask bench` writes it into `docs/benchmarks.md`.
+//! Every figure is of whole processes started in a private host, medians of its rounds. The program prints one JSON object
+//! a line; `cargo xtask bench` makes a table and a picture of them in `docs/`.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -26,41 +26,119 @@ const ROUNDS: usize = 31;
 fn main() {
     let what = std::env::args().nth(1).unwrap_or_else(|| "cni".to_owned());
     assert_eq!(what, "cni", "known benchmarks: cni");
-    println!("| work | berth | compared with | ratio |\n|---|---|---|---|");
     memory();
     version();
-    let reference = Path::new("/usr/lib/cni/bridge").exists().then(one_port_reference);
-    let one = one_port(1);
-    report("ADD, bridge + IPAM + 1 port", one.0, reference.map(|pair| ("reference chain", pair.0)));
-    report("DEL of the same", one.1, reference.map(|pair| ("reference chain", pair.1)));
-    report("DEL of the same", one.1, Some(("`ip link del` of such a veth", bare_link_del())));
-    let many = one_port(200);
-    report("ADD with 200 ports", many.0, Some(("ADD with 1 port", one.0)));
-    report("DEL with 200 ports", many.1, Some(("DEL with 1 port", one.1)));
-    let crowded = crowded(1000);
-    report("ADD beside 1,000 attachments", crowded.0, Some(("ADD alone", one.0)));
-    report("DEL beside 1,000 attachments", crowded.1, Some(("DEL alone", one.1)));
+    bad_input();
+    one_container();
     parallel(100, 16);
     full_pool();
 }
 
-fn report(work: &str, ours: Duration, other: Option<(&str, Duration)>) {
-    let (name, theirs, ratio) = match other {
-        Some((name, theirs)) => {
-            (name, millis(theirs), format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64()))
+/// What a figure is to reach.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// At most this, in the figure's unit.
+    AtMost(f64),
+    /// At least this, in the figure's unit.
+    AtLeast(f64),
+    /// At most so many times what it is compared with.
+    Times(f64),
+    /// At most this many units more than what it is compared with.
+    Above(f64),
+    /// Nothing: it is there to be seen.
+    Nothing,
+}
+
+/// Prints a figure of berth's, and what it is compared with.
+fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
+    let (words, met) = match (wanted, beside) {
+        (Wanted::AtMost(most), _) => (format!("≤ {most} {unit}"), Some(berth <= most)),
+        (Wanted::AtLeast(least), _) => (format!("≥ {least} {unit}"), Some(berth >= least)),
+        (Wanted::Times(most), Some((_, other))) => (format!("≤ {most:.3} ×"), Some(berth <= most * other)),
+        (Wanted::Above(most), Some((_, other))) => {
+            (format!("≤ {most} {unit} more"), Some(berth <= other + most))
         }
-        None => ("not installed", "-".to_owned(), "-".to_owned()),
+        _ => (String::new(), None),
     };
-    println!("| {work} | {} | {name}: {theirs} | {ratio} |", millis(ours));
+    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
+    println!(
+        "{}",
+        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
+    );
 }
 
-fn millis(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
-fn median(mut all: Vec<Duration>) -> Duration {
+/// One container with one port: beside the peers, with 200 ports, and beside 1,000 others.
+fn one_container() {
+    let (add, del) = one_port(1);
+    row("ADD, bridge + IPAM + 1 port", "ms", add, None, Wanted::AtMost(6.0));
+    if Path::new("/usr/lib/cni/bridge").exists() {
+        let (reference_add, reference_del) = one_port_reference();
+        let name = "reference plugins";
+        row("ADD, bridge + IPAM + 1 port", "ms", add, Some((name, reference_add)), Wanted::Times(1.0 / 12.0));
+        row("DEL of the same", "ms", del, Some((name, reference_del)), Wanted::Nothing);
+    }
+    if let Some(netavark) = netavark() {
+        let (setup, teardown) = one_port_netavark(netavark);
+        row(
+            "ADD, bridge + IPAM + 1 port",
+            "ms",
+            add,
+            Some(("netavark, without IPAM", setup)),
+            Wanted::Nothing,
+        );
+        row("DEL of the same", "ms", del, Some(("netavark, without IPAM", teardown)), Wanted::Nothing);
+    }
+    row(
+        "DEL of the same",
+        "ms",
+        del,
+        Some(("`ip link del` of such a veth", bare_link_del())),
+        Wanted::Times(1.25),
+    );
+    let (many_add, many_del) = one_port(200);
+    row("ADD with 200 ports", "ms", many_add, Some(("with 1 port", add)), Wanted::Times(1.5));
+    row("DEL with 200 ports", "ms", many_del, Some(("with 1 port", del)), Wanted::Times(1.5));
+    let (crowded_add, crowded_del) = crowded(1000);
+    row("ADD beside 1,000 attachments", "ms", crowded_add, Some(("alone", add)), Wanted::Times(1.2));
+    row("DEL beside 1,000 attachments", "ms", crowded_del, Some(("alone", del)), Wanted::Times(1.2));
+}
+
+/// Where podman keeps its program, if it is installed.
+fn netavark() -> Option<&'static Path> {
+    ["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.exists())
+}
+
+/// What is refused, is refused at once.
+fn bad_input() {
+    let host = Host::new();
+    let container = host.container("c0");
+    let cut = br#"{"cniVersion": "1.1.0", "name": "n0", "type": "#.to_vec();
+    let deep = [b"{\"cniVersion\": ".as_slice(), &vec![b'['; 100_000]].concat();
+    let huge = vec![b' '; 100_000_000];
+    for (work, input) in
+        [("ADD, JSON cut short", cut), ("ADD, JSON 100,000 deep", deep), ("ADD, 100 MB of input", huge)]
+    {
+        let refuse = |_| {
+            let ran = host.cni().conf(conf(0)).container(&container).stdin(input.clone()).add();
+            let elapsed = ran.elapsed();
+            ran.err();
+            elapsed
+        };
+        row(work, "ms", median((0..ROUNDS).map(refuse).collect()), None, Wanted::AtMost(10.0));
+    }
+}
+
+/// Milliseconds.
+fn median(mut all: Vec<Duration>) -> f64 {
     all.sort_unstable();
-    all[all.len() / 2]
+    millis(all[all.len() / 2])
 }
 
 fn conf(ports: u16) -> Value {
@@ -82,11 +160,11 @@ fn version() {
         ours.push(call.run("VERSION").elapsed());
         bare.push(host.cmd("/bin/true").output().elapsed);
     }
-    report("VERSION", median(ours), Some(("`/bin/true`", median(bare))));
+    row("VERSION", "ms", median(ours), Some(("`/bin/true`", median(bare))), Wanted::Above(1.5));
 }
 
 /// ADD and DEL of one container, beside one that keeps the network in place.
-fn one_port(ports: u16) -> (Duration, Duration) {
+fn one_port(ports: u16) -> (f64, f64) {
     let host = Host::new();
     let standing = host.container("standing");
     let cni = host.cni();
@@ -94,7 +172,7 @@ fn one_port(ports: u16) -> (Duration, Duration) {
     rounds(&host, &cni, ports)
 }
 
-fn rounds(host: &Host, cni: &Cni<'_>, ports: u16) -> (Duration, Duration) {
+fn rounds(host: &Host, cni: &Cni<'_>, ports: u16) -> (f64, f64) {
     let (mut adds, mut dels) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let container = host.container(&format!("r{round}"));
@@ -112,7 +190,7 @@ fn succeeded(ran: berth_integration::CniRan) -> Duration {
 }
 
 /// The same by the reference plugins: bridge with host-local, then portmap.
-fn one_port_reference() -> (Duration, Duration) {
+fn one_port_reference() -> (f64, f64) {
     let host = Host::new();
     let cni = Cni::of(&host, "/usr/lib/cni");
     let bridge = json!({
@@ -139,8 +217,51 @@ fn one_port_reference() -> (Duration, Duration) {
     (median(adds), median(dels))
 }
 
+/// The same by netavark, which is given the address: podman's IPAM is in podman.
+fn one_port_netavark(program: &Path) -> (f64, f64) {
+    let host = Host::new();
+    let config = host.dir().join("netavark");
+    std::fs::create_dir(&config).unwrap();
+    let call = |verb: &str, name: &str, address: &str, port: u16| {
+        let network = json!({
+            "name": "n0", "id": "a".repeat(64), "driver": "bridge", "network_interface": "nv0",
+            "subnets": [{"subnet": "10.81.0.0/16", "gateway": "10.81.0.1"}], "ipv6_enabled": false,
+            "internal": false, "dns_enabled": false, "ipam_options": {"driver": "host-local"},
+        });
+        let options = json!({
+            "container_id": name.repeat(16), "container_name": name,
+            "port_mappings": [{
+                "container_port": 80, "host_ip": "", "host_port": port, "protocol": "tcp", "range": 1,
+            }],
+            "networks": {"n0": {"interface_name": "eth0", "static_ips": [address]}},
+            "network_info": {"n0": network},
+        });
+        let ran = host
+            .cmd(program)
+            .arg("--config")
+            .arg(&config)
+            .args([verb, &format!("/run/netns/{name}")])
+            .stdin(options.to_string())
+            .output();
+        assert!(ran.status.success(), "netavark {verb}: {ran}");
+        ran.elapsed
+    };
+    let _standing = host.container("zzzz");
+    call("setup", "zzzz", "10.81.0.2", 19_999);
+    let (mut setups, mut teardowns) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS / 3 {
+        let name = format!("r{round:03}");
+        let _container = host.container(&name);
+        let address = format!("10.81.1.{round}");
+        setups.push(call("setup", &name, &address, 20_000));
+        teardowns.push(call("teardown", &name, &address, 20_000));
+    }
+    call("teardown", "zzzz", "10.81.0.2", 19_999);
+    (median(setups), median(teardowns))
+}
+
 /// What the kernel's part of a DEL costs: `ip link del` of a veth whose peer is in a container, on a bridge.
-fn bare_link_del() -> Duration {
+fn bare_link_del() -> f64 {
     let host = Host::new();
     host.batch("link add br0 type bridge\nlink set br0 up");
     let mut dels = Vec::new();
@@ -158,7 +279,7 @@ fn bare_link_del() -> Duration {
 }
 
 /// ADD and DEL with `count` attachments standing.
-fn crowded(count: usize) -> (Duration, Duration) {
+fn crowded(count: usize) -> (f64, f64) {
     let host = Host::new();
     let cni = host.cni();
     let containers: Vec<Container<'_>> = (0..count).map(|i| host.container(&format!("s{i}"))).collect();
@@ -194,10 +315,7 @@ fn parallel(count: usize, width: usize) {
             }
         });
         let rate = count as f64 / started.elapsed().as_secs_f64();
-        println!(
-            "| {count} {verb}s, {width} at a time | {rate:.0}/s | wanted: {wanted:.0}/s | {:.2} |",
-            rate / wanted
-        );
+        row(&format!("{count} {verb}s, {width} at a time"), "/s", rate, None, Wanted::AtLeast(wanted));
     }
     assert_eq!(addresses.into_inner().unwrap().len(), count, "addresses were given twice");
 }
@@ -215,7 +333,8 @@ fn full_pool() {
     let full: Vec<Duration> = (0..ROUNDS)
         .map(|i| succeeded(cni.conf(conf.clone()).container(&container).id(&format!("f{i}")).add()))
         .collect();
-    report("lease in a /16 that holds 60,000", median(full), Some(("in an empty one", median(empty))));
+    let empty = Some(("in an empty one", median(empty)));
+    row("lease in a /16 that holds 60,000, as a process", "ms", median(full), empty, Wanted::AtMost(3.0));
 }
 
 /// Leases `count` addresses by the library calls the plugin makes, without 60,000 processes.
@@ -225,11 +344,7 @@ fn fill(host: &Host, count: usize) {
     let words = [run.to_str().unwrap(), "n0", &count.to_string()].map(str::to_owned);
     let micros: f64 =
         host.cmd(tool).args(words).deadline(Duration::from_secs(300)).run().trim().parse().unwrap();
-    println!(
-        "| lease in-process, the /16 holding {count} | {:.3} ms | wanted: 0.2 ms | {:.2} |",
-        micros / 1000.0,
-        micros / 200.0
-    );
+    row("lease in a /16 that holds 60,000, in-process", "ms", micros / 1000.0, None, Wanted::AtMost(0.2));
 }
 
 /// Peak memory of an ADD: the largest of this process's children so far, so it is asked first.
@@ -242,6 +357,5 @@ fn memory() {
         call.del().ok();
     }
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
-    let kib = usage.max_rss() as f64;
-    println!("| peak memory of an ADD | {:.1} MB | wanted: 10 MB | {:.2} |", kib / 1000.0, kib / 10_000.0);
+    row("peak memory of an ADD", "MB", usage.max_rss() as f64 * 1024.0 / 1e6, None, Wanted::AtMost(10.0));
 }
