@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub(crate) fn berth_test(test: impl FnOnce(&Host)) {
     host_test(|host| {
         test(host);
-        collect(host);
+        collect_all(host);
     });
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn berth_test(test: impl FnOnce(&Host)) {
 pub(crate) fn berth_lan_test(test: impl FnOnce(&Host, &Lan, &Seat)) {
     lan_test(|host, lan, seat| {
         test(host, lan, seat);
-        collect(host);
+        collect_all(host);
     });
 }
 
@@ -53,6 +53,17 @@ pub(crate) fn accept_mark(host: &Host) {
 /// Takes berth's traces off a host where nothing is attached any more.
 pub(crate) fn collect(host: &Host) {
     host.berth(["gc"]).run();
+}
+
+/// As [`collect`], once the kernel has taken away the links of containers that a test removed: until then they live.
+fn collect_all(host: &Host) {
+    berth_integration::eventually(std::time::Duration::from_secs(10), || {
+        collect(host);
+        match host.berth(["ps", "--json"]).run().trim() {
+            "[]" => Ok(()),
+            left => Err(format!("still attached: {left}")),
+        }
+    });
 }
 
 /// What a host must be like again, with what is left of berth's own collected.
