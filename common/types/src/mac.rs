@@ -1,9 +1,12 @@
 //! Ethernet addresses.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::{NetworkName, fnv64};
 
 /// A 48-bit Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,6 +27,24 @@ impl MacAddr {
         let [first, rest @ ..] = random;
         let [a, b, c, d, e] = rest;
         Self([(first & 0xfc) | 0x02, a, b, c, d, e])
+    }
+
+    /// The address that goes with `addr` on `network`: the same whenever the address is given out again, so that no
+    /// neighbour's cache is wrong after it moved to another container. Like [`host_ifname`](crate::host_ifname) it never
+    /// changes between versions.
+    pub fn of_address(network: &NetworkName, addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(v4) => {
+                let [_, _, _, _, _, _, _, hash] = fnv64([network.as_str()]).to_be_bytes();
+                let [a, b, c, d] = v4.octets();
+                Self([0x02, hash, a, b, c, d])
+            }
+            IpAddr::V6(v6) => {
+                let [_, _, _, a, b, c, d, e] = fnv64([network.as_str(), &v6.to_string()]).to_be_bytes();
+                // Apart from those of IPv4 by a bit of the first byte.
+                Self([0x06, a, b, c, d, e])
+            }
+        }
     }
 
     /// Whether an interface may carry it: unicast and not all zeroes (`is_valid_ether_addr` in the kernel).
@@ -96,9 +117,24 @@ mod tests {
     }
 
     #[test]
+    fn an_address_has_one_mac_on_a_network_whatever_the_version() {
+        let mac = |network: &str, addr: &str| {
+            MacAddr::of_address(&NetworkName::new(network).unwrap(), addr.parse().unwrap()).to_string()
+        };
+        assert_eq!(mac("n0", "10.80.0.2"), "02:69:0a:50:00:02");
+        assert_eq!(mac("n0", "fd00::2"), "06:f0:fb:e4:91:19");
+        assert_ne!(mac("n0", "10.80.0.2"), mac("n1", "10.80.0.2"));
+        assert_ne!(mac("n0", "fd00::2"), mac("n0", "fd00::3"));
+    }
+
+    #[test]
     fn made_addresses_are_assignable() {
         assert!(MacAddr::local([0xff; 6]).is_assignable());
         assert!(MacAddr::local([0; 6]).is_assignable());
+        let network = NetworkName::new("n0").unwrap();
+        for addr in ["10.80.0.2", "fd00::2"] {
+            assert!(MacAddr::of_address(&network, addr.parse().unwrap()).is_assignable());
+        }
         assert!(!MacAddr([1, 0, 0, 0, 0, 0]).is_assignable());
         assert!(!MacAddr([0; 6]).is_assignable());
     }

@@ -18,6 +18,7 @@ mod checks;
 mod concurrency;
 mod delegation;
 mod gc;
+mod neighbours;
 mod published;
 mod simple;
 mod traffic;

@@ -47,6 +47,7 @@ impl NetworkView {
             mtu,
             promisc,
             vlan,
+            announces: _,
             pending,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
@@ -280,6 +281,7 @@ pub(crate) mod samples {
             mtu: None,
             promisc: false,
             vlan: None,
+            announces: false,
             pending: false,
         }
     }

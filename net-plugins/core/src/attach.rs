@@ -12,12 +12,10 @@ use berth_netlink::port_probe::{Probe, holder_of, try_bind};
 use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
 use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, LiveNetworkRow, NewAttachment, Tx};
-use berth_types::{
-    AddressLease, AttachmentKey, Family, IfName, MacAddr, NetworkName, PublishedPort, host_ifname,
-};
+use berth_types::{AttachmentKey, Family, IfName, MacAddr, NetworkName, PublishedPort, host_ifname};
 
 use crate::addressing;
-use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec, attachment_alias};
+use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec, attachment_alias, mac_of};
 use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::execute;
@@ -86,10 +84,11 @@ impl Berth {
 
     /// Writes the pending record with its leases and ports, in one transaction: after it nobody else can have them.
     fn begin(&mut self, request: &AttachRequest) -> Result<Begun, CoreError> {
-        let mac = request.mac.map_or_else(random_mac, Ok)?;
+        let random = random_mac()?;
         self.store_mut().write(|tx| {
             let (addresses, reclaimed) = lease(tx, request)?;
             let addresses = addressing::complete(addresses, request.network.gateway, request.default_route);
+            let mac = request.mac.or_else(|| mac_of(&request.key, &addresses.leases)).unwrap_or(random);
             let mut record = begin_row(tx, record_of(request, addresses, mac))?;
             claim(tx, &request.key, &mut record.published)?;
             Ok(Begun { record, reclaimed })
@@ -145,29 +144,30 @@ impl Berth {
             let lock = NetworkLock::shared(self.dirs(), &spec.name)?;
             let observed = observe::network(self, kernel, spec, &record.leases)?;
             let mac = random_mac()?;
-            let (plan, wanted) = plan_network(spec, &record.leases, mac, &observed)?;
+            let (plan, wanted) = plan_network(spec, Some(record), mac, &observed)?;
             if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge)
                 && *had == wanted
             {
                 return Ok((wanted, bridge.clone(), lock));
             }
             drop(lock);
-            self.make_network(kernel, spec, &record.leases)?;
+            self.make_network(kernel, spec, Some(record))?;
         }
         Err(CoreError::Missing { what: format!("network `{}` is removed as fast as it is made", spec.name) })
     }
 
-    /// Makes the network what it should be for these leases, under its lock.
+    /// Makes the network what it should be for the attachment that is joining it, under its lock.
     pub(crate) fn make_network(
         &mut self,
         kernel: &mut Kernel,
         spec: &NetworkSpec,
-        leases: &[AddressLease],
+        joining: Option<&AttachmentRecord>,
     ) -> Result<(), CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), &spec.name)?;
+        let leases = joining.map(|record| record.leases.as_slice()).unwrap_or_default();
         let mut observed = observe::network(self, kernel, spec, leases)?;
         observed.orphans = self.orphans(kernel, &spec.name)?;
-        let (plan, wanted) = plan_network(spec, leases, random_mac()?, &observed)?;
+        let (plan, wanted) = plan_network(spec, joining, random_mac()?, &observed)?;
         let begun = self.begin_network(&wanted, &plan)?;
         let applied = match execute(kernel, &plan) {
             Ok(applied) => applied,

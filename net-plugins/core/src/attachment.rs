@@ -120,6 +120,17 @@ pub struct AttachmentRecord {
 impl AttachmentRecord {
     /// The layout this version writes.
     pub const VERSION: u32 = 1;
+
+    /// Whether the MAC address is the one that always goes with its address.
+    pub fn has_mac_of_address(&self) -> bool {
+        mac_of(&self.key, &self.leases) == Some(self.mac)
+    }
+}
+
+/// The MAC address that goes with the first of `leases`, an IPv4 one where there is one.
+pub fn mac_of(key: &AttachmentKey, leases: &[AddressLease]) -> Option<MacAddr> {
+    let first = leases.iter().find(|lease| lease.address.is_ipv4()).or(leases.first())?;
+    Some(MacAddr::of_address(&key.network, first.address.ip()))
 }
 
 /// The `ifalias` of an attachment's host link: what it is recognised by when no record is left.

@@ -264,7 +264,7 @@ impl Berth {
     fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
-        self.make_network(&mut kernel, &network.spec(), &[])
+        self.make_network(&mut kernel, &network.spec(), None)
     }
 
     fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {

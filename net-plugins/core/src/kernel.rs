@@ -11,7 +11,7 @@ use berth_netlink::{
 use berth_nft::{Batch, CommitError, Element, LayError, NftSocket, SocketError};
 use berth_store::lock::RulesLock;
 use berth_store::{AttachmentRow, AttachmentState, Dirs};
-use berth_types::{IfName, MacAddr, Route};
+use berth_types::{IfName, Route};
 
 use crate::attachment::{Bandwidth, DuplicateDetection};
 use crate::berth::Berth;
@@ -61,7 +61,6 @@ pub struct Kernel<'a> {
     dirs: Dirs,
     indexes: HashMap<IfName, u32>,
     inside_indexes: HashMap<IfName, u32>,
-    container_mac: Option<MacAddr>,
 }
 
 impl<'a> Kernel<'a> {
@@ -75,7 +74,6 @@ impl<'a> Kernel<'a> {
             dirs: berth.dirs().clone(),
             indexes: HashMap::new(),
             inside_indexes: HashMap::new(),
-            container_mac: None,
         })
     }
 
@@ -138,7 +136,6 @@ impl<'a> Kernel<'a> {
                 return Err(self.after_half(&spec.host_name, ours, err));
             }
         };
-        self.container_mac = spec.peer_mac;
         self.indexes.insert(spec.host_name.clone(), pair.host_index);
         self.inside_indexes.extend(pair.peer_index.map(|index| (spec.peer_name.clone(), index)));
         Ok(Undo::LinkDel(spec.host_name.clone()))
@@ -358,9 +355,14 @@ impl Apply for Kernel<'_> {
                 self.inside()?.1.addr_add(index, *address, flags)?;
                 Ok(Undo::Nothing)
             }
-            Step::SandboxSysctl { key, value } => {
+            Step::SandboxSysctls(switches) => {
                 let (sandbox, _) = self.inside()?;
-                sandbox.run(|| sysctl::write(key, value))??;
+                sandbox.run(|| {
+                    switches.iter().try_for_each(|(key, value)| match sysctl::write(key, value) {
+                        Err(err) if !err.is_unsupported() => Err(err),
+                        _ => Ok(()),
+                    })
+                })??;
                 Ok(Undo::Nothing)
             }
             Step::SandboxLinkUp { link } => {
@@ -373,19 +375,26 @@ impl Apply for Kernel<'_> {
                 self.sandbox_route_add(link, route)?;
                 Ok(Undo::Nothing)
             }
-            Step::Announce { link, port } => {
+            Step::AwaitForwarding { link, port, bridge } => {
                 let index = self.inside_index(link)?;
-                let port = self.index(port)?;
-                // What is sent before the port forwards, or before the container's own end does, is lost; so would be the
-                // container's first answers. A neighbour that is not told asks sooner or later: no reason to fail.
-                let told = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| {
-                    let (Some(mac), Some((_, netlink))) = (self.container_mac, &self.sandbox) else {
-                        return Ok(());
-                    };
-                    netlink.link_await_up(index, CARRIER_WAIT)?;
-                    netlink.link_announce(index, mac)
+                let (port, bridge) = (self.index(port)?, self.index(bridge)?);
+                // What is sent before is lost: the container's first question or answer, or the host's. The next is a second
+                // later, which is slow and no reason to fail.
+                let passing = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| {
+                    self.host.link_await_up(bridge, CARRIER_WAIT)?;
+                    match &self.sandbox {
+                        Some((_, netlink)) => netlink.link_await_up(index, CARRIER_WAIT).map(drop),
+                        None => Ok(()),
+                    }
                 });
-                if let Err(err) = told {
+                if let Err(err) = passing {
+                    tracing::warn!(%err, "not awaited");
+                }
+                Ok(Undo::Nothing)
+            }
+            Step::Announce { link, mac } => {
+                // A neighbour that is not told asks sooner or later: no reason to fail.
+                if let Err(err) = self.inside()?.1.link_announce(self.inside_index(link)?, *mac) {
                     tracing::warn!(%err, "not announced");
                 }
                 Ok(Undo::Nothing)

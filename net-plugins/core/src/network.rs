@@ -93,8 +93,17 @@ pub struct NetworkRecord {
     pub promisc: bool,
     /// 802.1Q settings of its ports.
     pub vlan: Option<Vlan>,
+    /// Whether a container is announced to its neighbours: an address of it may have had another MAC address before,
+    /// because a container once brought its own, or the subnet reaches beyond this host.
+    #[serde(default = "announced")]
+    pub announces: bool,
     /// Whether somebody is making or changing it, or began to and was killed.
     pub pending: bool,
+}
+
+/// Of a record that does not say.
+fn announced() -> bool {
+    true
 }
 
 impl NetworkRecord {

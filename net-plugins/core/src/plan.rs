@@ -98,10 +98,11 @@ pub enum PlanError {
     },
 }
 
-/// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and the attachment's `leases` want it, and its record afterwards.
+/// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and the attachment that is
+/// `joining` want it, and its record afterwards.
 pub fn plan_network(
     spec: &NetworkSpec,
-    leases: &[berth_types::AddressLease],
+    joining: Option<&AttachmentRecord>,
     mac: MacAddr,
     observed: &Observed,
 ) -> Result<(Plan, NetworkRecord), PlanError> {
@@ -112,7 +113,7 @@ pub fn plan_network(
             option: "CONFIG_BRIDGE_VLAN_FILTERING",
         });
     }
-    let record = merged(spec, leases, mac, observed);
+    let record = merged(spec, joining, mac, observed);
     refuse_overlaps(&record, &observed.others)?;
     match &observed.bridge {
         None => add_bridge(&mut plan, spec, &record),
@@ -173,7 +174,7 @@ pub(crate) fn is_ours(link: &Link, network: Option<&NetworkRecord>) -> bool {
 
 fn merged(
     spec: &NetworkSpec,
-    leases: &[berth_types::AddressLease],
+    joining: Option<&AttachmentRecord>,
     mac: MacAddr,
     observed: &Observed,
 ) -> NetworkRecord {
@@ -181,7 +182,7 @@ fn merged(
     let old = observed.network.as_ref();
     let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
     let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
-    for lease in leases {
+    for lease in joining.into_iter().flat_map(|record| &record.leases) {
         subnets.insert(subnet_of(lease.address));
         if !gateway {
             continue;
@@ -207,6 +208,9 @@ fn merged(
         mtu: *mtu,
         promisc: *promisc,
         vlan: vlan.clone(),
+        announces: !gateway
+            || old.is_some_and(|old| old.announces)
+            || joining.is_some_and(|record| !record.has_mac_of_address()),
         pending: false,
     }
 }
@@ -352,10 +356,19 @@ pub fn plan_attachment(
     if let Some(limits) = spec.bandwidth {
         plan.push(shape(record, limits));
     }
-    sandbox(&mut plan, spec);
+    sandbox(&mut plan, spec, network);
     plan.push(Step::LinkUp { link: record.host_ifname.clone() });
     if spec.container_link == ContainerLink::Up && !spec.leases.is_empty() {
-        plan.push(Step::Announce { link: spec.key.ifname.clone(), port: record.host_ifname.clone() });
+        plan.push(Step::AwaitForwarding {
+            link: spec.key.ifname.clone(),
+            port: record.host_ifname.clone(),
+            bridge: network.bridge.clone(),
+        });
+        // Flooded to every port of the bridge, which is not for nothing beside a thousand of them: only where a neighbour
+        // may know the address by another MAC (docs/adr/0003-mac-addresses-made-of-addresses.md).
+        if network.announces {
+            plan.push(Step::Announce { link: spec.key.ifname.clone(), mac: spec.mac });
+        }
     }
     plan
 }
@@ -384,20 +397,29 @@ pub fn ifb_name(host: &IfName) -> IfName {
     IfName::new(name).unwrap_or_else(|_| host.clone())
 }
 
-fn sandbox(plan: &mut Plan, spec: &AttachmentSpec) {
+fn sandbox(plan: &mut Plan, spec: &AttachmentSpec, network: &NetworkRecord) {
     let link = &spec.key.ifname;
-    if spec.leases.iter().any(|lease| lease.address.is_ipv6()) {
-        for (key, value) in
-            [("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("ndisc_notify", "1")]
-        {
-            let key = switch::of_link(Family::V6, link, key);
-            plan.push(Step::SandboxSysctl { key, value: value.to_owned() });
-        }
+    let has_v6 = spec.leases.iter().any(|lease| lease.address.is_ipv6());
+    let mut switches = Vec::new();
+    let mut switch = |key: &'static str, value: &str| {
+        switches.push((switch::of_link(Family::V6, link, key), value.to_owned()));
+    };
+    if has_v6 {
+        switch("disable_ipv6", "0");
+        switch("ndisc_notify", "1");
+    }
+    // With berth as the router there is no other, whatever the family: nobody is asked for advertisements, which beside a
+    // thousand containers is a flood that never ends (RFC 7559), and nobody's are believed (CVE-2020-10749).
+    if has_v6 || network.gateway {
+        switch("accept_ra", "0");
+        switch("autoconf", "0");
         if spec.duplicate_detection == DuplicateDetection::Off {
             // The link-local address too: a port in hairpin mode hears the echo of its own question.
-            let key = switch::of_link(Family::V6, link, "accept_dad");
-            plan.push(Step::SandboxSysctl { key, value: "0".to_owned() });
+            switch("accept_dad", "0");
         }
+    }
+    if !switches.is_empty() {
+        plan.push(Step::SandboxSysctls(switches));
     }
     for lease in &spec.leases {
         plan.push(Step::SandboxAddrAdd {

@@ -113,6 +113,8 @@ fn network_record(
         mtu: None,
         promisc: bridge.promisc,
         vlan: None,
+        // Nothing tells what was on it before.
+        announces: true,
         pending: false,
     })
 }

@@ -133,13 +133,9 @@ pub enum Step {
         /// Whether the kernel probes for duplicates.
         duplicate_detection: DuplicateDetection,
     },
-    /// Writes a kernel switch of the sandbox.
-    SandboxSysctl {
-        /// The switch.
-        key: SysctlKey,
-        /// The value.
-        value: String,
-    },
+    /// Writes kernel switches of the sandbox. One that this kernel does not have is passed over: a kernel without IPv6
+    /// refuses an IPv6 address by itself.
+    SandboxSysctls(Vec<(SysctlKey, String)>),
     /// Brings a link of the sandbox up.
     SandboxLinkUp {
         /// The link.
@@ -152,12 +148,21 @@ pub enum Step {
         /// The route; its gateway is filled in.
         route: Route,
     },
-    /// Tells the neighbours whose addresses these are now.
-    Announce {
+    /// Waits until packets pass between the container and the bridge: the kernel puts carriers into effect in its own time.
+    AwaitForwarding {
         /// The link in the sandbox.
         link: IfName,
-        /// The host's end, which must forward first.
+        /// The host's end.
         port: IfName,
+        /// The bridge: its carrier is that of its first port.
+        bridge: IfName,
+    },
+    /// Tells the neighbours whose addresses these are now.
+    Announce {
+        /// The link in the sandbox, through which packets pass.
+        link: IfName,
+        /// Its MAC address.
+        mac: MacAddr,
     },
     /// Drops tracked UDP flows that a changed mapping would otherwise keep on their old way.
     ConntrackFlush(PublishedPort),
@@ -273,14 +278,22 @@ impl fmt::Display for Step {
             Self::SandboxAddrAdd { link, address, .. } => {
                 write!(f, "sandbox: address add {address} on {link}")
             }
-            Self::SandboxSysctl { key, value } => write!(f, "sandbox: sysctl {key} = {value}"),
+            Self::SandboxSysctls(switches) => {
+                for (index, (key, value)) in switches.iter().enumerate() {
+                    write!(f, "{}sandbox: sysctl {key} = {value}", if index == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
             Self::SandboxLinkUp { link } => write!(f, "sandbox: link set {link} up"),
             Self::SandboxRouteAdd { link, route } => {
                 write!(f, "sandbox: route add {}", route.dst)?;
                 route.gw.iter().try_for_each(|gw| write!(f, " via {gw}"))?;
                 write!(f, " on {link}")
             }
-            Self::Announce { link, port } => write!(f, "sandbox: announce {link} once {port} forwards"),
+            Self::AwaitForwarding { link, port, bridge } => {
+                write!(f, "wait until {link}, {port} and {bridge} pass packets")
+            }
+            Self::Announce { link, mac } => write!(f, "sandbox: announce {link} at {mac}"),
             Self::ConntrackFlush(port) => write!(f, "conntrack flush {port}"),
         }
     }

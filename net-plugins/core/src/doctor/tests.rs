@@ -34,6 +34,7 @@ fn network() -> NetworkRecord {
         mtu: None,
         promisc: false,
         vlan: None,
+        announces: false,
         pending: false,
     }
 }
