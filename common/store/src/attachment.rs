@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use berth_types::{AttachmentKey, BootId, IfName, NetworkName, SandboxId};
+use berth_types::{AttachmentKey, BootId, ContainerId, IfName, NetworkName, SandboxId};
 use rusqlite::{Row, params};
 
 use crate::codec::{key, parsed, parsed_opt, sandbox, sandbox_columns};
@@ -158,6 +158,17 @@ impl ReadTx<'_> {
             "SELECT {COLUMNS} FROM attachment WHERE network = ?1 ORDER BY network, container, ifname"
         );
         self.run().rows(&sql, [network.as_str()], read)
+    }
+
+    /// The keys of all attachments of one container. The payloads are not touched: it costs little beside thousands of
+    /// others.
+    pub fn attachments_of_container(
+        &self,
+        container: &ContainerId,
+    ) -> Result<Vec<AttachmentKey>, StoreError> {
+        let sql = "SELECT network, container, ifname FROM attachment WHERE container = ?1 \
+                   ORDER BY network, container, ifname";
+        self.run().rows(sql, [container.as_str()], |row| key(row, 0))
     }
 
     /// The attachments of other boots than `boot`: their sandboxes are gone with the boot.

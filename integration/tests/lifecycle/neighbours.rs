@@ -64,14 +64,15 @@ fn neighbours_are_told_of_an_address_whose_mac_changes() {
     });
 }
 
-/// A router's advertisements are nobody's business on a network that berth routes, whatever the family.
+/// Each would have routes and group memberships of its own, and floods that tell everybody of them.
 #[test]
-fn a_container_asks_for_no_router() {
+fn nobody_speaks_ipv6_on_a_network_of_ipv4_alone() {
     berth_test(|host| {
-        let net = narrow(host);
-        let a = net.join("a");
-        for (switch, value) in [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")] {
-            assert_eq!(a.sysctl(&format!("net.ipv6.conf.eth0.{switch}")), value, "{switch}");
-        }
+        let a = narrow(host).join("a");
+        assert_eq!(a.run("ip -6 -o address show dev eth0"), "");
+        assert_eq!(host.run(&format!("ip -6 -o address show dev {}", a.host_ifname())), "");
+        // A container may still give itself one.
+        a.run("ip -6 address add fd00:9::2/64 dev eth0 nodad");
+        assert_eq!(a.ping("fd00:9::2", 1), 1);
     });
 }

@@ -213,6 +213,31 @@ fn a_port_that_a_process_listens_on_is_refused_and_the_process_named() {
     });
 }
 
+/// Of many ports the sockets of the host are listed first; what is refused is the same.
+#[test]
+fn of_many_ports_the_one_that_a_process_listens_on_is_found() {
+    berth_test(|host| {
+        let net = Net::new(host, 1);
+        let container = host.container("a");
+        for protocol in ["tcp", "udp"] {
+            let ports: Vec<Value> = (8000..8100)
+                .map(|port| json!({"hostPort": port, "containerPort": 80, "protocol": protocol}))
+                .collect();
+            let call = net.publishing(&container, json!(ports));
+            let server = match protocol {
+                "tcp" => host.serve_tcp(8050, "host"),
+                _ => host.serve_udp(8050, "host"),
+            };
+            let error = call.add().err();
+            assert_eq!(error.code, 100, "{error}");
+            assert!(error.to_string().contains(&format!("8050/{protocol}")), "{error}");
+            drop(server);
+            call.add().ok();
+            call.del().ok();
+        }
+    });
+}
+
 #[test]
 fn the_neighbour_is_reached_on_the_port_that_is_published_here() {
     berth_lan_test(|host, lan, _| {

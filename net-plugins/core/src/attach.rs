@@ -4,10 +4,12 @@
 //! ports → record (ready). A crash at any point leaves a pending record whose process is gone; the next call for the
 //! same attachment, a DEL or `gc` takes it back by the same code as a DEL.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
 use berth_ipam::allocate;
+use berth_netlink::port_list::ports_in_use;
 use berth_netlink::port_probe::{Probe, holder_of, try_bind};
 use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
@@ -322,12 +324,24 @@ pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, published: &mut Published)
     Ok(())
 }
 
+/// As many ports are tried one by one; of more, only those that some socket has.
+const FEW_PORTS: usize = 8;
+
 /// A port a process of the host listens on would be cut off without a word (S12). A process that keeps the port for
 /// this very container is the engine's own: podman's conmon holds a socket on every published port.
 pub(crate) fn refuse_listeners(key: &AttachmentKey, ports: &[PublishedPort]) -> Result<(), CoreError> {
+    let many = ports.iter().map(|port| usize::from(port.count)).sum::<usize>() > FEW_PORTS;
+    let mut in_use = BTreeMap::new();
     for port in ports {
+        let known = match many {
+            true => in_use.entry(port.proto).or_insert_with(|| ports_in_use(port.proto)).as_ref(),
+            false => None,
+        };
         for offset in 0..port.count {
             let number = port.host_port.saturating_add(offset);
+            if known.is_some_and(|known| !known.contains(&number)) {
+                continue;
+            }
             // An address that is not the host's now may become so; nobody can listen on it meanwhile.
             if matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken)) {
                 let holder = holder_of(port.proto, port.host_addr, number);

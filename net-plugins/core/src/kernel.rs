@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use berth_netlink::sysctl::{self, SysctlError};
+use berth_netlink::sysctl::{self, SysctlError, SysctlKey};
 use berth_netlink::{
     AddrFlags, BridgeSpec, Link, LinkChange, LinkKind, Netlink, NetlinkError, PortChange, RouteSpec, Sandbox,
     SandboxError, VethSpec, VlanFlags, VlanTarget,
@@ -243,6 +243,17 @@ impl Berth {
     }
 }
 
+/// Writes a switch of the host. Started with `ipv6.disable=1`, a kernel has no switches for IPv6 on its links, and nothing
+/// that they would have to keep off.
+fn switch_write(key: &SysctlKey, value: &str, host_wide: bool) -> Result<Undo, SysctlError> {
+    match sysctl::write(key, value) {
+        Ok(before) if before == value => Ok(Undo::Nothing),
+        Ok(before) => Ok(Undo::SysctlRestore { key: key.clone(), value: before }),
+        Err(err) if err.is_unsupported() && key.is_of_ipv6() && !host_wide => Ok(Undo::Nothing),
+        Err(err) => Err(err),
+    }
+}
+
 impl Apply for Kernel<'_> {
     type Error = KernelError;
 
@@ -277,10 +288,7 @@ impl Apply for Kernel<'_> {
                 self.host.link_set_promisc(index, true)?;
                 Ok(Undo::Nothing)
             }
-            Step::Sysctl { key, value, .. } => match sysctl::write(key, value)? {
-                before if before == *value => Ok(Undo::Nothing),
-                before => Ok(Undo::SysctlRestore { key: key.clone(), value: before }),
-            },
+            Step::Sysctl { key, value, host_wide } => Ok(switch_write(key, value, *host_wide)?),
             Step::AddrAdd { link, address } => {
                 let index = self.index(link)?;
                 let added = self.host.addr_add(index, *address, NO_DAD)?;
@@ -365,10 +373,16 @@ impl Apply for Kernel<'_> {
                 })??;
                 Ok(Undo::Nothing)
             }
-            Step::SandboxLinkUp { link } => {
+            Step::SandboxLinkUp { link, link_local } => {
                 let index = self.inside_index(link)?;
+                let (_, netlink) = self.inside()?;
+                if !link_local {
+                    // Before it is up, or it would have the address already.
+                    let without = LinkChange { link_local: Some(false), ..LinkChange::default() };
+                    netlink.link_change(index, &without)?;
+                }
                 let up = LinkChange { up: Some(true), arp_notify: Some(true), ..LinkChange::default() };
-                self.inside()?.1.link_change(index, &up)?;
+                netlink.link_change(index, &up)?;
                 Ok(Undo::Nothing)
             }
             Step::SandboxRouteAdd { link, route } => {
@@ -449,5 +463,24 @@ impl Apply for Kernel<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_types::Family;
+
+    use super::*;
+    use crate::switch;
+
+    #[test]
+    fn a_kernel_without_ipv6_needs_no_switches_for_it() {
+        let nowhere = IfName::new("nosuch0").unwrap();
+        let write = |family, host_wide| {
+            switch_write(&switch::of_link(family, &nowhere, "forwarding"), "0", host_wide)
+        };
+        assert_eq!(write(Family::V6, false).unwrap(), Undo::Nothing);
+        assert!(write(Family::V6, true).unwrap_err().is_unsupported());
+        assert!(write(Family::V4, false).unwrap_err().is_unsupported());
     }
 }

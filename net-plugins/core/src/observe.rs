@@ -24,10 +24,13 @@ pub(crate) fn network(
         _ => Vec::new(),
     };
     let record = berth.network(&spec.name)?;
-    let forwarding = Forwarding {
-        v4: sysctl::read(&switch::forward_v4()).is_ok_and(|value| value != "0"),
-        v6: sysctl::read(&switch::forward_v6()).is_ok_and(|value| value != "0"),
-    };
+    let subnets = record.iter().flat_map(|record| &record.subnets);
+    let mut nets = subnets.chain(leases.iter().map(|lease| &lease.address));
+    let has_v6 = nets.any(IpNetwork::is_ipv6);
+    let on = |key| sysctl::read(&key).is_ok_and(|value| value != "0");
+    // Reading a switch costs as much as there are sandboxes (all of them have an entry of its name in the kernel's cache),
+    // so IPv6's is read only where it matters.
+    let forwarding = Forwarding { v4: on(switch::forward_v4()), v6: has_v6 && on(switch::forward_v6()) };
     let mut observed = Observed {
         bridge,
         bridge_addresses,

@@ -400,25 +400,14 @@ pub fn ifb_name(host: &IfName) -> IfName {
 fn sandbox(plan: &mut Plan, spec: &AttachmentSpec, network: &NetworkRecord) {
     let link = &spec.key.ifname;
     let has_v6 = spec.leases.iter().any(|lease| lease.address.is_ipv6());
-    let mut switches = Vec::new();
-    let mut switch = |key: &'static str, value: &str| {
-        switches.push((switch::of_link(Family::V6, link, key), value.to_owned()));
-    };
     if has_v6 {
-        switch("disable_ipv6", "0");
-        switch("ndisc_notify", "1");
-    }
-    // With berth as the router there is no other, whatever the family: nobody is asked for advertisements, which beside a
-    // thousand containers is a flood that never ends (RFC 7559), and nobody's are believed (CVE-2020-10749).
-    if has_v6 || network.gateway {
-        switch("accept_ra", "0");
-        switch("autoconf", "0");
+        let off = |key| (switch::of_link(Family::V6, link, key), "0".to_owned());
+        let mut switches = ["disable_ipv6", "accept_ra", "autoconf"].map(off).to_vec();
+        switches.push((switch::of_link(Family::V6, link, "ndisc_notify"), "1".to_owned()));
         if spec.duplicate_detection == DuplicateDetection::Off {
             // The link-local address too: a port in hairpin mode hears the echo of its own question.
-            switch("accept_dad", "0");
+            switches.push(off("accept_dad"));
         }
-    }
-    if !switches.is_empty() {
         plan.push(Step::SandboxSysctls(switches));
     }
     for lease in &spec.leases {
@@ -431,7 +420,10 @@ fn sandbox(plan: &mut Plan, spec: &AttachmentSpec, network: &NetworkRecord) {
     if spec.container_link == ContainerLink::Down {
         return;
     }
-    plan.push(Step::SandboxLinkUp { link: link.clone() });
+    // Of a network that berth routes by IPv4 alone, nobody is spoken to by IPv6: a link-local address would be checked,
+    // joined to groups and announced to routers by floods to every port, and to routers for ever (RFC 7559).
+    let link_local = has_v6 || !network.gateway;
+    plan.push(Step::SandboxLinkUp { link: link.clone(), link_local });
     for route in &spec.routes {
         plan.push(Step::SandboxRouteAdd { link: link.clone(), route: with_gateway(route, spec) });
     }

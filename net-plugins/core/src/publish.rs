@@ -104,8 +104,12 @@ impl Berth {
                 && row.state == AttachmentState::Ready
                 && !held.published().standby.is_empty()
         };
-        let keys: Vec<_> = self.held()?.into_iter().filter(waiting).map(|(row, _)| row.key).collect();
+        let keys =
+            self.store_mut().read(|tx| tx.attachments_of_container(container).map_err(CoreError::from))?;
         for key in keys {
+            if !self.held_of(&key)?.is_some_and(|held| waiting(&held)) {
+                continue;
+            }
             let _attachment = self.attachment_lock(&key)?;
             let Some((row, held)) = self.held_of(&key)?.filter(waiting) else { continue };
             self.promote(&row.key, held)?;

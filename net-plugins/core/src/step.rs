@@ -140,6 +140,8 @@ pub enum Step {
     SandboxLinkUp {
         /// The link.
         link: IfName,
+        /// Whether it gets an IPv6 link-local address.
+        link_local: bool,
     },
     /// Adds a route inside the sandbox.
     SandboxRouteAdd {
@@ -284,7 +286,13 @@ impl fmt::Display for Step {
                 }
                 Ok(())
             }
-            Self::SandboxLinkUp { link } => write!(f, "sandbox: link set {link} up"),
+            Self::SandboxLinkUp { link, link_local } => {
+                write!(
+                    f,
+                    "sandbox: link set {link} up{}",
+                    if *link_local { "" } else { " without a link-local address" }
+                )
+            }
             Self::SandboxRouteAdd { link, route } => {
                 write!(f, "sandbox: route add {}", route.dst)?;
                 route.gw.iter().try_for_each(|gw| write!(f, " via {gw}"))?;

@@ -10,6 +10,7 @@
 //! | [`Sandbox`] | namespaces |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`announce`] | ARP and neighbour advertisements |
+//! | [`port_list`] | which ports of the host have sockets at all |
 //! | [`port_probe`] | whether a port of the host is free, and who holds it |
 //!
 //! Invariants: no thread's namespace changes under a caller; nothing sleeps or polls; lists are whole or an error;
@@ -22,6 +23,7 @@ mod error;
 mod link;
 mod neigh;
 mod netlink;
+pub mod port_list;
 pub mod port_probe;
 mod route;
 mod sandbox;

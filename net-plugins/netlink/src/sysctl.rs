@@ -99,6 +99,11 @@ impl SysctlKey {
         Ok(Self(parts.join("/")))
     }
 
+    /// Whether it is one of IPv6's, which a kernel may be without.
+    pub fn is_of_ipv6(&self) -> bool {
+        self.0.starts_with("net/ipv6/")
+    }
+
     /// A switch of one interface: `net/ipv4/conf/<link>/<name>`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Batches: changes of elements that the kernel takes all or none.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
@@ -191,6 +191,7 @@ impl NftSocket {
             .collect();
         let mut last = io::Error::from_raw_os_error(libc::EBUSY);
         let (mut tries, mut restarts) = (0, 0);
+        let mut packing = Packing::Dense;
         while tries < TRIES && restarts < RESTARTS {
             let (generation, spans) = self.spans(ranged.values().copied())?;
             let messages = match messages(&parts, &spans) {
@@ -201,8 +202,13 @@ impl NftSocket {
                 }
                 result => result?,
             };
-            match self.try_commit(&messages, generation)? {
+            let packets = packing.pack(&messages);
+            match self.try_commit(&packets, generation)? {
                 None => return Ok(()),
+                // One of several elements in a message: each in its own tells which.
+                Some(Verdict::Fail(CommitError::Batch { .. })) if packets.len() < messages.len() => {
+                    packing = Packing::Single;
+                }
                 Some(Verdict::Fail(err)) => return Err(err),
                 Some(Verdict::Again(source)) => {
                     let restart = source.raw_os_error() == Some(libc::ERESTART);
@@ -237,24 +243,27 @@ impl NftSocket {
 
     fn try_commit(
         &mut self,
-        messages: &[Message<'_>],
+        packets: &[Packet<'_>],
         generation: Option<u32>,
     ) -> Result<Option<Verdict>, CommitError> {
-        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX).saturating_add(3);
+        let count = u32::try_from(packets.len()).unwrap_or(u32::MAX).saturating_add(3);
         let mut script = Script::begin(self.sequence(count), generation);
         // Its answer tells that the ruleset is laid, and being there at all tells that no answer was lost.
         let marker = script.push(Table::Inet, msg::NEWSETELEM, NLM_F_CREATE, Ack::Success, |attrs| {
-            elements(attrs, marker_set().name, Some(&mark_entry(marker_set(), LAID)));
+            elements(attrs, marker_set().name, [&mark_entry(marker_set(), LAID)]);
         });
-        for message in messages {
-            let flags = if message.kind == msg::NEWSETELEM { NLM_F_CREATE } else { 0 };
-            script.entry(message.kind, flags, &message.entry);
+        for Packet { kind, set, messages } in packets {
+            let flags = if *kind == msg::NEWSETELEM { NLM_F_CREATE } else { 0 };
+            script.entries(*kind, flags, set, messages.iter().map(|message| &*message.entry));
         }
         let script = script.end();
         let answers = self.exchange(&script.writer, script.message_count())?;
         Ok(judge(&answers, marker, |seq| {
             let after_marker = usize::try_from(seq.checked_sub(marker + 1)?).ok()?;
-            messages.get(after_marker)
+            match packets.get(after_marker)?.messages.as_slice() {
+                [message] => Some(*message),
+                _ => None,
+            }
         }))
     }
 }
@@ -295,6 +304,64 @@ fn messages<'a>(parts: &'a [Part<'a>], spans: &Spans) -> Result<Vec<Message<'a>>
     messages.append(&mut singles);
     messages.extend(ranged(msg::NEWSETELEM, after.without(spans)));
     Ok(messages)
+}
+
+/// How messages are put into netlink messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    /// Elements of one set together: the kernel looks up table and set once.
+    Dense,
+    /// Each alone, so that the one that is refused can be named.
+    Single,
+}
+
+/// A netlink message: what happens to elements of one set.
+struct Packet<'a> {
+    kind: u16,
+    set: &'static SetDef,
+    messages: Vec<&'a Message<'a>>,
+}
+
+/// So many elements fit a netlink attribute, whose length is 16 bits, by far.
+const DENSEST: usize = 256;
+
+impl Packing {
+    /// Packs `messages` so that they mean the same. Of changes in a row that all add or all remove, the order does not
+    /// matter, except that what is removed is added first.
+    fn pack<'a>(self, messages: &'a [Message<'a>]) -> Vec<Packet<'a>> {
+        let alike = |one: &Message<'_>, next: &Message<'_>| {
+            let verb = |message: &Message<'_>| message.change.map(|change| change.verb);
+            let ranged = one.entry.set.interval || next.entry.set.interval;
+            self == Self::Dense && !ranged && verb(one) == verb(next)
+        };
+        messages.chunk_by(alike).flat_map(pack_run).collect()
+    }
+}
+
+fn pack_run<'a>(run: &'a [Message<'a>]) -> Vec<Packet<'a>> {
+    let mut packets: Vec<Packet<'a>> = Vec::new();
+    for kind in [msg::NEWSETELEM, msg::DELSETELEM] {
+        let mut seen = BTreeSet::new();
+        let first = packets.len();
+        for message in run.iter().filter(|message| message.kind == kind) {
+            let set = message.entry.set;
+            // Nothing can be removed twice.
+            if run.len() > 1 && !seen.insert((set.name, &message.entry.key, &message.entry.data)) {
+                continue;
+            }
+            let fits =
+                |packet: &&mut Packet<'_>| same_set(packet.set, set) && packet.messages.len() < DENSEST;
+            match packets.iter_mut().skip(first).find(fits) {
+                Some(packet) => packet.messages.push(message),
+                None => packets.push(Packet { kind, set, messages: vec![message] }),
+            }
+        }
+    }
+    packets
+}
+
+fn same_set(one: &SetDef, other: &SetDef) -> bool {
+    (one.table, one.name) == (other.table, other.name)
 }
 
 /// Reads the answers: the marker's first, then the first message's that failed.
@@ -375,6 +442,44 @@ mod tests {
         assert_eq!(batch.inverse().to_string(), "add VXLAN port 4789\nremove bridge br0");
         assert_eq!(batch.inverse().inverse(), batch);
         assert_eq!((batch.len(), batch.is_empty()), (2, false));
+    }
+
+    /// The kinds and elements of the packets, by name of set.
+    fn packed(batch: &Batch, packing: Packing) -> Vec<(u16, &'static str, usize)> {
+        let parts = batch.parts().unwrap();
+        let messages = messages(&parts, &Spans::default()).unwrap();
+        let packets = packing.pack(&messages);
+        packets.iter().map(|packet| (packet.kind, packet.set.name, packet.messages.len())).collect()
+    }
+
+    #[test]
+    fn elements_of_one_set_share_a_message_and_what_is_removed_is_added_first() {
+        let bridge = |name: &str| Element::Bridge(IfName::new(name).unwrap());
+        let mut batch = Batch::new();
+        for name in ["a", "b", "c"] {
+            batch.add(bridge(name));
+            batch.add(Element::Internal(IfName::new(name).unwrap()));
+        }
+        // Twice the same: the second could not be removed.
+        for name in ["d", "e", "d"] {
+            batch.remove(bridge(name));
+        }
+        let (new, del) = (msg::NEWSETELEM, msg::DELSETELEM);
+        assert_eq!(
+            packed(&batch, Packing::Dense),
+            [(new, "bridges", 3), (new, "internal", 3), (new, "bridges", 2), (del, "bridges", 2)]
+        );
+        assert_eq!(packed(&batch, Packing::Single).len(), 6 + 2 * 3);
+    }
+
+    #[test]
+    fn a_message_holds_a_bounded_number_of_elements() {
+        let mut batch = Batch::new();
+        (1..=1000).for_each(|port| batch.add(Element::VxlanPort(port)));
+        assert_eq!(
+            packed(&batch, Packing::Dense).iter().map(|packet| packet.2).collect::<Vec<_>>(),
+            [256, 256, 256, 232]
+        );
     }
 
     #[test]

@@ -138,36 +138,45 @@ impl Script {
         seq
     }
 
-    /// Appends a `NEWSETELEM` or `DELSETELEM` of one entry.
-    pub(crate) fn entry(&mut self, kind: u16, flags: u16, entry: &Entry) -> u32 {
-        self.push(entry.set.table, kind, flags, Ack::Errors, |attrs| {
-            elements(attrs, entry.set.name, Some(entry))
-        })
+    /// Appends a `NEWSETELEM` or `DELSETELEM` of entries of one set.
+    pub(crate) fn entries<'e>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        set: &SetDef,
+        entries: impl IntoIterator<Item = &'e Entry>,
+    ) -> u32 {
+        self.push(set.table, kind, flags, Ack::Errors, |attrs| elements(attrs, set.name, entries))
     }
 }
 
 /// The attributes of a message about elements of a set; without an entry it is about all of them.
-pub(crate) fn elements(attrs: &mut Attrs<'_>, set: &str, entry: Option<&Entry>) {
+pub(crate) fn elements<'e>(attrs: &mut Attrs<'_>, set: &str, entries: impl IntoIterator<Item = &'e Entry>) {
     attrs.text(nfta::ELEM_LIST_TABLE, TABLE);
     attrs.text(nfta::ELEM_LIST_SET, set);
-    let Some(entry) = entry else { return };
-    attrs.nest(nfta::ELEM_LIST_ELEMENTS, |attrs| {
-        attrs.nest(nfta::LIST_ELEM, |attrs| {
-            value(attrs, nfta::ELEM_KEY, &entry.key);
-            if let Upper::Last(last) = &entry.upper {
-                value(attrs, nfta::ELEM_KEY_END, last);
-            }
-            if let Some(data) = &entry.data {
-                value(attrs, nfta::ELEM_DATA, data);
-            }
-        });
-        if let Upper::Before(next) = &entry.upper {
-            attrs.nest(nfta::LIST_ELEM, |attrs| {
-                value(attrs, nfta::ELEM_KEY, next);
-                attrs.u32(nfta::ELEM_FLAGS, INTERVAL_END);
-            });
+    let mut entries = entries.into_iter().peekable();
+    if entries.peek().is_none() {
+        return;
+    }
+    attrs.nest(nfta::ELEM_LIST_ELEMENTS, |attrs| entries.for_each(|entry| element(attrs, entry)));
+}
+
+fn element(attrs: &mut Attrs<'_>, entry: &Entry) {
+    attrs.nest(nfta::LIST_ELEM, |attrs| {
+        value(attrs, nfta::ELEM_KEY, &entry.key);
+        if let Upper::Last(last) = &entry.upper {
+            value(attrs, nfta::ELEM_KEY_END, last);
+        }
+        if let Some(data) = &entry.data {
+            value(attrs, nfta::ELEM_DATA, data);
         }
     });
+    if let Upper::Before(next) = &entry.upper {
+        attrs.nest(nfta::LIST_ELEM, |attrs| {
+            value(attrs, nfta::ELEM_KEY, next);
+            attrs.u32(nfta::ELEM_FLAGS, INTERVAL_END);
+        });
+    }
 }
 
 fn value(attrs: &mut Attrs<'_>, kind: u16, bytes: &[u8]) {

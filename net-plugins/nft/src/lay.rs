@@ -101,10 +101,10 @@ fn mark_laid(socket: &mut NftSocket) -> Result<(), LayError> {
             attrs.u32(nfta::SET_KEY_LEN, 4);
             attrs.u32(nfta::SET_ID, 1);
         });
-        script.push(Table::Inet, msg::DELSETELEM, 0, Ack::Errors, |attrs| elements(attrs, marker.name, None));
-        script.entry(msg::NEWSETELEM, NLM_F_CREATE, &mark_entry(marker, LAID));
+        script.push(Table::Inet, msg::DELSETELEM, 0, Ack::Errors, |attrs| elements(attrs, marker.name, []));
+        script.entries(msg::NEWSETELEM, NLM_F_CREATE, marker, [&mark_entry(marker, LAID)]);
         script.push(Table::Inet, msg::NEWSETELEM, NLM_F_CREATE, Ack::Success, |attrs| {
-            elements(attrs, marker.name, Some(&mark_entry(marker, fingerprint)));
+            elements(attrs, marker.name, [&mark_entry(marker, fingerprint)]);
         });
     })
 }

@@ -108,7 +108,7 @@ pub(crate) fn rows(socket: &mut NftSocket, def: &SetDef) -> Result<Vec<Row>, Soc
     let mut found: Vec<Row> = socket.dump(
         "read a set of berth's tables",
         |writer, seq| {
-            get(writer, seq, def.table, msg::GETSETELEM, NLM_F_DUMP, |attrs| elements(attrs, def.name, None));
+            get(writer, seq, def.table, msg::GETSETELEM, NLM_F_DUMP, |attrs| elements(attrs, def.name, []));
         },
         collect,
     )?;
@@ -166,7 +166,7 @@ fn has(socket: &mut NftSocket, entry: &Entry) -> Result<bool, SocketError> {
         "read a set of berth's tables",
         |writer, seq| {
             get(writer, seq, entry.set.table, msg::GETSETELEM, crate::wire::NLM_F_ACK, |attrs| {
-                elements(attrs, entry.set.name, Some(&Entry { data: None, ..entry.clone() }));
+                elements(attrs, entry.set.name, [&Entry { data: None, ..entry.clone() }]);
             });
         },
         collect,
