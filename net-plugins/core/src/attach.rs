@@ -24,7 +24,7 @@ use crate::execute::execute;
 use crate::kernel::{Kernel, KernelError};
 use crate::network::{NetworkRecord, NetworkSpec};
 use crate::observe;
-use crate::plan::{guard_for, plan_attachment, plan_network, plan_published};
+use crate::plan::{Joining, guard_for, plan_attachment, plan_network, plan_published};
 use crate::published::{Held, Published};
 use crate::request::{Addresses, Addressing, AttachRequest, Attachment};
 use crate::step::Plan;
@@ -100,7 +100,8 @@ impl Berth {
     fn build(&mut self, request: &AttachRequest, record: &AttachmentRecord) -> Result<Attachment, CoreError> {
         refuse_listeners(&record.key, &record.published.ports)?;
         let mut kernel = Kernel::open(self, Some(&request.sandbox))?;
-        let (network, bridge, _lock) = self.ensure_network(&mut kernel, &request.network, record)?;
+        let (network, bridge, _lock) =
+            self.ensure_network(&mut kernel, &request.network, record.joining())?;
         let spec = spec_of(request, record);
         let mut plan = plan_attachment(&spec, record, &network, request.network.vlan.as_ref());
         plan.append(self.published_plan(record, &network));
@@ -139,35 +140,34 @@ impl Berth {
         &mut self,
         kernel: &mut Kernel,
         spec: &NetworkSpec,
-        record: &AttachmentRecord,
+        joining: Joining<'_>,
     ) -> Result<(NetworkRecord, Link, NetworkLock), CoreError> {
         // A removal may come between the exclusive and the shared lock; three times in a row is a fight.
         for _ in 0..3 {
             let lock = NetworkLock::shared(self.dirs(), &spec.name)?;
-            let observed = observe::network(self, kernel, spec, &record.leases)?;
+            let observed = observe::network(self, kernel, spec, joining.leases)?;
             let mac = random_mac()?;
-            let (plan, wanted) = plan_network(spec, Some(record), mac, &observed)?;
+            let (plan, wanted) = plan_network(spec, joining, mac, &observed)?;
             if let (true, Some(had), Some(bridge)) = (plan.is_empty(), &observed.network, &observed.bridge)
                 && *had == wanted
             {
                 return Ok((wanted, bridge.clone(), lock));
             }
             drop(lock);
-            self.make_network(kernel, spec, Some(record))?;
+            self.make_network(kernel, spec, joining)?;
         }
         Err(CoreError::Missing { what: format!("network `{}` is removed as fast as it is made", spec.name) })
     }
 
-    /// Makes the network what it should be for the attachment that is joining it, under its lock.
+    /// Makes the network what it should be for what is joining it, under its lock.
     pub(crate) fn make_network(
         &mut self,
         kernel: &mut Kernel,
         spec: &NetworkSpec,
-        joining: Option<&AttachmentRecord>,
+        joining: Joining<'_>,
     ) -> Result<(), CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), &spec.name)?;
-        let leases = joining.map(|record| record.leases.as_slice()).unwrap_or_default();
-        let mut observed = observe::network(self, kernel, spec, leases)?;
+        let mut observed = observe::network(self, kernel, spec, joining.leases)?;
         observed.orphans = self.orphans(kernel, &spec.name)?;
         let (plan, wanted) = plan_network(spec, joining, random_mac()?, &observed)?;
         let begun = self.begin_network(&wanted, &plan)?;

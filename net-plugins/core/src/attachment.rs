@@ -7,6 +7,7 @@ use berth_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Joining;
 use crate::published::Published;
 
 /// One interface of a container on a bridge network, as a caller asks for it.
@@ -121,9 +122,9 @@ impl AttachmentRecord {
     /// The layout this version writes.
     pub const VERSION: u32 = 1;
 
-    /// Whether the MAC address is the one that always goes with its address.
-    pub fn has_mac_of_address(&self) -> bool {
-        mac_of(&self.key, &self.leases) == Some(self.mac)
+    /// What its network is made for.
+    pub fn joining(&self) -> Joining<'_> {
+        Joining { leases: &self.leases, own_mac: mac_of(&self.key, &self.leases) != Some(self.mac) }
     }
 }
 

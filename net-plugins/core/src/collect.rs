@@ -19,7 +19,7 @@ use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
 use crate::network::NetworkRecord;
-use crate::plan::is_ours;
+use crate::plan::{Joining, is_ours};
 use crate::{rules, switch};
 
 /// What a collection is about.
@@ -264,7 +264,7 @@ impl Berth {
     fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
-        self.make_network(&mut kernel, &network.spec(), None)
+        self.make_network(&mut kernel, &network.spec(), Joining::default())
     }
 
     fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {

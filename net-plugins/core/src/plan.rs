@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use berth_netlink::sysctl::SysctlKey;
 use berth_netlink::{Link, LinkKind};
 use berth_nft::Element;
-use berth_types::{AttachmentKey, Family, IfName, MacAddr, PublishedPort, Route};
+use berth_types::{AddressLease, AttachmentKey, Family, IfName, MacAddr, PublishedPort, Route};
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{
@@ -98,11 +98,20 @@ pub enum PlanError {
     },
 }
 
-/// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and the attachment that is
-/// `joining` want it, and its record afterwards.
+/// What a network is made or changed for. Nothing, where it is only mended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Joining<'a> {
+    /// Addresses with their gateways.
+    pub leases: &'a [AddressLease],
+    /// Whether a MAC address comes with them that is not made of them.
+    pub own_mac: bool,
+}
+
+/// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and what is `joining` want
+/// it, and its record afterwards.
 pub fn plan_network(
     spec: &NetworkSpec,
-    joining: Option<&AttachmentRecord>,
+    joining: Joining<'_>,
     mac: MacAddr,
     observed: &Observed,
 ) -> Result<(Plan, NetworkRecord), PlanError> {
@@ -172,17 +181,12 @@ pub(crate) fn is_ours(link: &Link, network: Option<&NetworkRecord>) -> bool {
             .is_some_and(|network| network.pending && network.bridge_is_ours && link.mac == Some(network.mac))
 }
 
-fn merged(
-    spec: &NetworkSpec,
-    joining: Option<&AttachmentRecord>,
-    mac: MacAddr,
-    observed: &Observed,
-) -> NetworkRecord {
+fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Observed) -> NetworkRecord {
     let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan } = spec;
     let old = observed.network.as_ref();
     let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
     let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
-    for lease in joining.into_iter().flat_map(|record| &record.leases) {
+    for lease in joining.leases {
         subnets.insert(subnet_of(lease.address));
         if !gateway {
             continue;
@@ -208,9 +212,7 @@ fn merged(
         mtu: *mtu,
         promisc: *promisc,
         vlan: vlan.clone(),
-        announces: !gateway
-            || old.is_some_and(|old| old.announces)
-            || joining.is_some_and(|record| !record.has_mac_of_address()),
+        announces: !gateway || old.is_some_and(|old| old.announces) || joining.own_mac,
         pending: false,
     }
 }

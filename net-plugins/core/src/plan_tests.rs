@@ -119,7 +119,7 @@ fn spec(record: &AttachmentRecord) -> AttachmentSpec {
 
 fn whole_plan(reach: Reach, observed: &Observed) -> Plan {
     let record = record();
-    let (mut plan, network) = plan_network(&network(reach), Some(&record), mac(), observed).unwrap();
+    let (mut plan, network) = plan_network(&network(reach), record.joining(), mac(), observed).unwrap();
     plan.append(plan_attachment(&spec(&record), &record, &network, None));
     plan.append(plan_published(&record.key, &record.published, Some(&network.bridge)));
     plan
@@ -134,7 +134,7 @@ fn the_first_attachment_of_a_masqueraded_network() {
 #[test]
 fn an_internal_network_without_traffic_between_containers() {
     let reach = Reach { internal: true, between_containers: false, ..Reach::default() };
-    let (plan, _) = plan_network(&network(reach), Some(&record()), mac(), &observed()).unwrap();
+    let (plan, _) = plan_network(&network(reach), record().joining(), mac(), &observed()).unwrap();
     insta::assert_snapshot!(plan);
 }
 
@@ -142,7 +142,7 @@ fn an_internal_network_without_traffic_between_containers() {
 fn a_network_that_stands_needs_nothing() {
     let reach = Reach { masquerade: true, ..Reach::default() };
     let joining = record();
-    let (_, record) = plan_network(&network(reach), Some(&joining), mac(), &observed()).unwrap();
+    let (_, record) = plan_network(&network(reach), joining.joining(), mac(), &observed()).unwrap();
     let after = Observed {
         bridge: Some(Link { alias: Some("berth n0".to_owned()), ..link(LinkKind::Bridge) }),
         bridge_addresses: record.gateways.iter().copied().collect(),
@@ -150,7 +150,7 @@ fn a_network_that_stands_needs_nothing() {
         forwarding: Forwarding { v4: true, v6: true },
         ..observed()
     };
-    let (plan, again) = plan_network(&network(reach), Some(&joining), mac(), &after).unwrap();
+    let (plan, again) = plan_network(&network(reach), joining.joining(), mac(), &after).unwrap();
     assert_eq!((plan.to_string().as_str(), again), ("", record));
 }
 
@@ -180,7 +180,8 @@ fn the_guard_and_the_rules_come_before_the_link_is_up() {
 fn only_an_address_that_may_have_had_another_mac_is_announced() {
     let announced = |record: &AttachmentRecord, observed: &Observed| {
         let spec = AttachmentSpec { mac: record.mac, ..spec(record) };
-        let (_, network) = plan_network(&network(Reach::default()), Some(record), mac(), observed).unwrap();
+        let (_, network) =
+            plan_network(&network(Reach::default()), record.joining(), mac(), observed).unwrap();
         let plan = plan_attachment(&spec, record, &network, None);
         let told = plan.steps().iter().any(|step| matches!(step, Step::Announce { .. }));
         assert_eq!(told, network.announces);
@@ -199,7 +200,7 @@ fn only_an_address_that_may_have_had_another_mac_is_announced() {
 #[test]
 fn existing_non_bridge_with_our_name_is_refused() {
     let observed = Observed { bridge: Some(link(LinkKind::Veth)), ..observed() };
-    let err = plan_network(&network(Reach::default()), Some(&record()), mac(), &observed).unwrap_err();
+    let err = plan_network(&network(Reach::default()), record().joining(), mac(), &observed).unwrap_err();
     assert!(err.to_string().contains("\"br0\" already exists but is not a bridge"), "{err}");
 }
 
@@ -208,35 +209,35 @@ fn another_address_on_the_bridge_is_refused_or_replaced() {
     let other = "10.9.0.1/24".parse().unwrap();
     let observed =
         Observed { bridge: Some(link(LinkKind::Bridge)), bridge_addresses: vec![other], ..observed() };
-    let refused = plan_network(&network(Reach::default()), Some(&record()), mac(), &observed).unwrap_err();
+    let refused = plan_network(&network(Reach::default()), record().joining(), mac(), &observed).unwrap_err();
     assert!(matches!(refused, PlanError::OtherAddress { found, .. } if found == other));
     let force = NetworkSpec { other_address: OtherAddress::Replace, ..network(Reach::default()) };
-    let (plan, _) = plan_network(&force, Some(&record()), mac(), &observed).unwrap();
+    let (plan, _) = plan_network(&force, record().joining(), mac(), &observed).unwrap();
     assert!(plan.steps().contains(&Step::AddrDel { link: "br0".parse().unwrap(), address: other }));
 }
 
 #[test]
 fn a_subnet_that_overlaps_another_network_is_refused_by_name() {
     let (_, mut held) =
-        plan_network(&network(Reach::default()), Some(&record()), mac(), &observed()).unwrap();
+        plan_network(&network(Reach::default()), record().joining(), mac(), &observed()).unwrap();
     held.name = "other".parse().unwrap();
     held.bridge = "br9".parse().unwrap();
     let observed = Observed { others: vec![held.clone()], ..observed() };
-    let err = plan_network(&network(Reach::default()), Some(&record()), mac(), &observed).unwrap_err();
+    let err = plan_network(&network(Reach::default()), record().joining(), mac(), &observed).unwrap_err();
     assert!(err.to_string().contains("network `other` on bridge `br9`"), "{err}");
     held.bridge = "br0".parse().unwrap();
     let shared = Observed { others: vec![held], ..observed };
-    assert!(plan_network(&network(Reach::default()), Some(&record()), mac(), &shared).is_ok());
+    assert!(plan_network(&network(Reach::default()), record().joining(), mac(), &shared).is_ok());
 }
 
 #[test]
 fn vlans_are_refused_by_name_where_the_kernel_has_none_and_planned_where_it_has() {
     let vlan = Vlan { pvid: Some(7), trunk: vec![(10, 20)], keep_default: false };
     let with_vlan = NetworkSpec { vlan: Some(vlan.clone()), ..network(Reach::default()) };
-    let err = plan_network(&with_vlan, Some(&record()), mac(), &observed()).unwrap_err();
+    let err = plan_network(&with_vlan, record().joining(), mac(), &observed()).unwrap_err();
     assert!(err.to_string().contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{err}");
     let able = Observed { vlan_filtering: true, ..observed() };
-    let (mut plan, network) = plan_network(&with_vlan, Some(&record()), mac(), &able).unwrap();
+    let (mut plan, network) = plan_network(&with_vlan, record().joining(), mac(), &able).unwrap();
     plan.append(plan_attachment(&spec(&record()), &record(), &network, Some(&vlan)));
     insta::assert_snapshot!(plan);
 }
