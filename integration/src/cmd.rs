@@ -124,10 +124,10 @@ impl Cmd {
         let line = self.text();
         let deadline = self.deadline;
         let (mut stdout, mut stderr) = (memory(b""), memory(b""));
-        // Written before the clock starts: the program is measured, not how it is fed.
+        // Written before the clock starts and kept until it has stopped: the program is measured, not how it is fed.
         let stdin = self.input();
         let started = Instant::now();
-        let mut child = self.start(stdin, Stdio::from(stdout.try_clone().unwrap()), &stderr);
+        let mut child = self.start(&stdin, Stdio::from(stdout.try_clone().unwrap()), &stderr);
         let ended = ended_within(&child, deadline);
         if !ended {
             child.kill().unwrap();
@@ -143,18 +143,18 @@ impl Cmd {
     pub fn spawn(self) -> Proc {
         let (line, stderr) = (self.text(), memory(b""));
         let stdin = self.input();
-        let mut child = self.start(stdin, Stdio::piped(), &stderr);
+        let mut child = self.start(&stdin, Stdio::piped(), &stderr);
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         Proc { line, child, stdout, stderr }
     }
 
     /// What the program reads. Files in memory instead of pipes, here and for its output: nothing blocks when they fill,
     /// and a daemon that keeps them open does not keep the test waiting.
-    fn input(&self) -> Stdio {
-        if self.stdin.is_empty() { Stdio::null() } else { Stdio::from(memory(&self.stdin)) }
+    fn input(&self) -> Option<File> {
+        (!self.stdin.is_empty()).then(|| memory(&self.stdin))
     }
 
-    fn start(self, stdin: Stdio, stdout: Stdio, stderr: &File) -> Child {
+    fn start(self, stdin: &Option<File>, stdout: Stdio, stderr: &File) -> Child {
         let line = self.text();
         let Self { place, words, env, clear, stdin: _, deadline: _ } = self;
         let mut command = Command::new(&words[0]);
@@ -170,6 +170,7 @@ impl Cmd {
                 None => command.env_remove(key),
             };
         }
+        let stdin = stdin.as_ref().map_or_else(Stdio::null, |file| Stdio::from(file.try_clone().unwrap()));
         command.stdin(stdin).stdout(stdout).stderr(stderr.try_clone().unwrap());
         // A child is born in the namespaces of the thread that starts it.
         place.inside(|| command.spawn()).unwrap_or_else(|err| panic!("cannot run `{line}`: {err}"))
