@@ -1,10 +1,11 @@
 //! Detach: takes an attachment back, from whatever state it is in. Never fails because something is gone already;
 //! gathers errors, goes on, and reports all.
 //!
-//! The two slow parts run side by side: deleting the veth pair waits for the kernel's RCU, and so does closing an
-//! nf_tables socket after a deletion. The second also holds a lock of the kernel while it waits, so concurrent
-//! detaches share one transaction: whoever holds the rules lock removes the elements of everybody who waits for it
-//! (see `docs/adr/0002-group-commit-of-rule-deletions.md`).
+//! Two things wait for the kernel's RCU: deleting the veth pair, and closing an nf_tables socket while something that
+//! was deleted is not yet destroyed. The second also holds a lock of the kernel while it waits, and deleting a link
+//! takes that lock. So the socket is closed only when the link is gone, for by then there is nothing left to wait for;
+//! and concurrent detaches share transactions: whoever holds the rules lock removes the elements of everybody who
+//! waits for it (see `docs/adr/0002-group-commit-of-rule-deletions.md`).
 
 use std::collections::BTreeSet;
 
@@ -39,10 +40,14 @@ impl Berth {
         })?;
         let links = HostLinks::of(key, row.as_ref());
         let mut errors = Vec::new();
+        let mut spent = None;
         std::thread::scope(|scope| {
             let deleting = std::thread::Builder::new().spawn_scoped(scope, || links.delete());
             if row.is_some() {
-                errors.extend(self.remove_rules(key).err().map(|err| Chain(&err).to_string()));
+                match self.remove_rules(key) {
+                    Ok(socket) => spent = socket,
+                    Err(err) => errors.push(Chain(&err).to_string()),
+                }
             }
             let deleted = match deleting {
                 Ok(thread) => thread.join(),
@@ -55,6 +60,7 @@ impl Berth {
                 Err(_) => errors.push("the thread that deletes links panicked".to_owned()),
             }
         });
+        self.close(spent);
         if !errors.is_empty() {
             // The record stays, in state deleting: the next DEL or `gc` finds it and goes on.
             return Err(CoreError::Several(errors));
@@ -73,12 +79,23 @@ impl Berth {
         })
     }
 
-    /// Removes what the ruleset holds of `key`, together with whoever else waits.
-    fn remove_rules(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
+    /// Closes a socket that deleted something. Under the rules lock: of those who close and commit at once, one waits for
+    /// the kernel and the others find that done.
+    fn close(&self, spent: Option<NftSocket>) {
+        if let Some(socket) = spent {
+            let lock = RulesLock::exclusive(self.dirs());
+            drop(socket);
+            drop(lock);
+        }
+    }
+
+    /// Removes what the ruleset holds of `key`, together with whoever else waits. The socket it was done by, for
+    /// [`Self::close`]; none where another detach did it.
+    fn remove_rules(&mut self, key: &AttachmentKey) -> Result<Option<NftSocket>, CoreError> {
         let _lock = RulesLock::exclusive(self.dirs())?;
         let waiting = self.store_mut().read(|tx| tx.attachments_to_unrule().map_err(CoreError::from))?;
         if !waiting.iter().any(|row| row.key == *key) {
-            return Ok(());
+            return Ok(None);
         }
         let mut ports = Vec::new();
         let mut gone = BTreeSet::new();
@@ -97,14 +114,15 @@ impl Berth {
                 }
             }
         }
-        let laid = remove_elements(gone)?;
-        flush_removed(&ports)?;
+        let mut socket = NftSocket::open()?;
+        let laid = remove_elements_by(&mut socket, gone)?;
+        flush_removed(&mut socket, &ports)?;
         self.store_mut().write(|tx| tx.attachments_unruled(&done).map_err(CoreError::from))?;
         if !laid && !self.networks()?.is_empty() {
             // Somebody flushed it, and the others are without.
-            self.lay_and_fill_locked(&mut NftSocket::open()?)?;
+            self.lay_and_fill_locked(&mut socket)?;
         }
-        Ok(())
+        Ok(Some(socket))
     }
 }
 
@@ -160,13 +178,21 @@ impl HostLinks {
     }
 }
 
+/// As [`remove_elements_by`], with a socket of its own.
+pub(crate) fn remove_elements(elements: BTreeSet<Element>) -> Result<bool, CoreError> {
+    if elements.is_empty() { Ok(true) } else { remove_elements_by(&mut NftSocket::open()?, elements) }
+}
+
 /// Removes elements, absent ones included. An element that somebody else owns by now stays theirs. Whether there is a
 /// ruleset at all, as far as there was something to remove.
-pub(crate) fn remove_elements(mut elements: BTreeSet<Element>) -> Result<bool, CoreError> {
+pub(crate) fn remove_elements_by(
+    socket: &mut NftSocket,
+    mut elements: BTreeSet<Element>,
+) -> Result<bool, CoreError> {
     while !elements.is_empty() {
         let mut batch = Batch::default();
         elements.iter().cloned().for_each(|element| batch.remove(element));
-        match NftSocket::open()?.commit(&batch) {
+        match socket.commit(&batch) {
             Ok(()) => return Ok(true),
             Err(CommitError::NoRuleset) => return Ok(false),
             Err(CommitError::OtherOwner { element } | CommitError::Exists { element }) => {

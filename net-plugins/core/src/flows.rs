@@ -31,12 +31,12 @@ pub(crate) fn flush_added(socket: &mut NftSocket, port: &PublishedPort) -> Resul
 }
 
 /// After ports were taken back: forgets the flows that lead to their containers.
-pub(crate) fn flush_removed(ports: &[PublishedPort]) -> Result<(), KernelError> {
+pub(crate) fn flush_removed(socket: &mut NftSocket, ports: &[PublishedPort]) -> Result<(), KernelError> {
     let udp = ports.iter().filter(|port| port.proto == Proto::Udp);
     let matches: Vec<FlowMatch> =
         udp.map(|port| FlowMatch { reply_src: Some(port.target), ..flows_to(port) }).collect();
     if !matches.is_empty() {
-        flush_flows(&mut NftSocket::open()?, &matches)?;
+        flush_flows(socket, &matches)?;
     }
     Ok(())
 }

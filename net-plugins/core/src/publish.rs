@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use berth_netlink::Netlink;
+use berth_nft::NftSocket;
 use berth_store::lock::HostLock;
 use berth_store::{AttachmentRow, AttachmentState, NewAttachment};
 use berth_types::{AttachmentKey, ContainerId, IfName};
@@ -11,7 +12,7 @@ use ipnetwork::IpNetwork;
 
 use crate::attach::{claim, payload, refuse_listeners};
 use crate::berth::Berth;
-use crate::detach::remove_elements;
+use crate::detach::remove_elements_by;
 use crate::elements;
 use crate::error::CoreError;
 use crate::execute::execute;
@@ -151,8 +152,9 @@ impl Berth {
         if *held.published() == Published::default() {
             return Ok(());
         }
-        remove_elements(elements::of_published(key, held.published()))?;
-        flush_removed(&held.published().ports)?;
+        let mut socket = NftSocket::open()?;
+        remove_elements_by(&mut socket, elements::of_published(key, held.published()))?;
+        flush_removed(&mut socket, &held.published().ports)?;
         let text = payload(&held.clone().with_published(Published::default()))?;
         self.store_mut().write(|tx| {
             tx.ports_release(key)?;
