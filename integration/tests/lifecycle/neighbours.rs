@@ -73,6 +73,6 @@ fn nobody_speaks_ipv6_on_a_network_of_ipv4_alone() {
         assert_eq!(host.run(&format!("ip -6 -o address show dev {}", a.host_ifname())), "");
         // A container may still give itself one.
         a.run("ip -6 address add fd00:9::2/64 dev eth0 nodad");
-        assert_eq!(a.ping("fd00:9::2", 1), 1);
+        assert!(a.run("ip -6 -o address show dev eth0").contains("fd00:9::2/64"));
     });
 }
