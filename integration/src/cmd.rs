@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -224,6 +225,15 @@ impl Proc {
         let read = self.stdout.read_line(&mut line).unwrap();
         assert!(read > 0, "`{}` ended before printing a line: {}", self.line, text_of(&mut self.stderr));
         line.trim_end().to_owned()
+    }
+
+    /// What the program wrote to its standard error so far.
+    pub fn complaints(&self) -> String {
+        // Read where it is written meanwhile: the position is shared with the program, so it is not moved.
+        let len = self.stderr.metadata().map_or(0, |meta| meta.len());
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = self.stderr.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
     }
 
     /// Sends `signal` to the program.

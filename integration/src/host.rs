@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use berth_volume_core::{bind_tree, make_private, overlay, sysfs, tmpfs};
+use berth_volume_core::{Access, bind, bind_tree, make_private, overlay, sysfs, tmpfs};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use crate::{Cni, Container, Lan, Place};
+use crate::{Cni, Container, Debian, Lan, Place};
 
 /// Directories that are private to a host and look as on the machine until something is written.
 pub(crate) const OVERLAID: [&str; 2] = ["/etc", "/var/lib"];
@@ -53,7 +53,12 @@ impl Default for Host {
 impl Host {
     /// Makes a host.
     pub fn new() -> Self {
-        let host = Self::with_files();
+        Self::on(Debian::V12)
+    }
+
+    /// Makes a host that has the programs of `debian`.
+    pub fn on(debian: Debian) -> Self {
+        let host = Self::with_files(debian);
         host.batch(
             "link set lo up
              link add up0 type veth peer name up1
@@ -67,12 +72,12 @@ impl Host {
 
     /// Makes a host with no link but `lo`, which is up.
     pub fn bare() -> Self {
-        let host = Self::with_files();
+        let host = Self::with_files(Debian::V12);
         host.batch("link set lo up");
         host
     }
 
-    fn with_files() -> Self {
+    fn with_files(debian: Debian) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "private hosts need CAP_SYS_ADMIN and CAP_NET_ADMIN: run as root"
@@ -84,9 +89,10 @@ impl Host {
         }
         let env = |key: &str, path: &Path| (key.to_owned(), path.to_str().expect("a plain path").to_owned());
         let env = vec![env("BERTH_STATE_DIR", &folders[0]), env("BERTH_RUN_DIR", &folders[1])];
-        let place = std::thread::spawn(|| {
+        let usr = debian.usr();
+        let place = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
-            private_files();
+            private_files(usr.as_deref());
             // A fresh network namespace inherits the machine's IPv4 switches; hosts start alike wherever they run.
             fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
             Place::here(env)
@@ -166,7 +172,8 @@ impl Host {
         ids.filter(|pid: &i32| mount_ns_of(*pid) == Some(inode)).collect()
     }
 
-    fn kill_processes(&self) {
+    /// Kills the processes that are in this host.
+    pub(crate) fn kill_all(&self) {
         for pid in self.processes() {
             // The handle is taken first and what it is checked again, so that no other process is hit that got the number
             // meanwhile. One that is gone needs no signal.
@@ -183,7 +190,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.kill_processes();
+        self.kill_all();
     }
 }
 
@@ -192,9 +199,12 @@ fn mount_ns_of(pid: i32) -> Option<u64> {
     fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|ns| ns.ino())
 }
 
-/// Makes the calling thread's mounts those of a host. They end with the namespace.
-fn private_files() {
+/// Makes the calling thread's mounts those of a host, with the programs in `usr` if given. They end with the namespace.
+fn private_files(usr: Option<&Path>) {
     make_private(Path::new("/")).unwrap();
+    if let Some(usr) = usr {
+        bind(usr, Path::new("/usr"), Access::ReadOnly).unwrap().keep();
+    }
     tmpfs(Path::new("/run"), 64 << 20, 0o755).unwrap().keep();
     for (index, dir) in OVERLAID.iter().enumerate() {
         let upper = Path::new(WRITTEN).join(index.to_string());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Host, Lan, Machine, Seat, Snapshot, eventually};
+use crate::{Debian, Host, Lan, Machine, Seat, Snapshot, eventually};
 
 /// How long the kernel may take to finish what was begun: namespaces and their links are removed in the background.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -22,7 +22,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// });
 /// ```
 pub fn host_test(test: impl FnOnce(&Host)) {
-    framed(Host::new, |host| host, |host| test(host));
+    host_test_on(Debian::V12, test);
+}
+
+/// Like [`host_test`], with the programs of `debian`.
+pub fn host_test_on(debian: Debian, test: impl FnOnce(&Host)) {
+    framed(|| Host::on(debian), |host| host, |host| test(host));
 }
 
 /// Like [`host_test`], with the host plugged into a LAN before the test begins.

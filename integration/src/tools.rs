@@ -5,15 +5,24 @@ use std::time::{Duration, Instant};
 
 /// Where the `berth` that was built beside this test is. `BERTH_BIN` overrules.
 pub fn berth_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("BERTH_BIN") {
+    binary("berth", "BERTH_BIN")
+}
+
+/// Where the `berthd` that was built beside this test is. `BERTHD_BIN` overrules.
+pub fn berthd_binary() -> PathBuf {
+    binary("berthd", "BERTHD_BIN")
+}
+
+fn binary(name: &str, overruled: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(overruled) {
         return path.into();
     }
     let test = std::env::current_exe().unwrap();
     // A test is target/PROFILE/deps/NAME-HASH, a bench too; a program is target/PROFILE/NAME.
     let folders = test.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("berth")).find(|path| path.is_file());
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        panic!("no berth beside {test:?}: build it with `cargo build -p berth`, or set BERTH_BIN")
+        panic!("no {name} beside {test:?}: build it with `cargo build -p {name}`, or set {overruled}")
     })
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::plot::{Bar, Chart};
 use crate::run::{cargo, command, output, say, stage};
-use crate::{packages, plot};
+use crate::{packages, page, plot};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -23,6 +23,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The CNI plugins.
     Cni,
+    /// Docker's network driver.
+    Docker,
 }
 
 /// A figure, as the bench prints it.
@@ -45,8 +47,31 @@ struct Beside {
 
 /// Builds with optimisation, measures, and writes the table and the picture.
 pub(crate) fn bench(options: &Options) -> Result<()> {
-    let Options { subject: Subject::Cni } = options;
     packages::provide()?;
+    match options.subject {
+        Subject::Cni => cni(),
+        Subject::Docker => docker(),
+    }
+}
+
+/// berth on one dockerd, beside Docker's own driver.
+fn docker() -> Result<()> {
+    let packages = ["--package", "berth", "--package", "berthd", "--package", "berth-integration"];
+    let programs = ["--bin", "berth", "--bin", "berthd", "--bin", "berth-bench-docker"];
+    stage("build", cargo(&[&["build", "--release"], &packages[..], &programs[..]].concat()))?;
+    let rows = rows(&output(command(&[&format!("{}/release/berth-bench-docker", target_dir()?)]))?)?;
+    let table = table(&rows);
+    say(&table);
+    let docker = output(command(&["dockerd", "--version"]))?;
+    let text = format!(
+        "`cargo xtask bench docker`: calls of Docker's API on one daemon ({}), the two drivers in turn. {}.\n\n{table}",
+        docker.trim(),
+        machine()?,
+    );
+    page::write_section("Docker", &text)
+}
+
+fn cni() -> Result<()> {
     stage("build", cargo(&["build", "--release", "--package", "berth"]))?;
     stage(
         "build the bench",
@@ -59,27 +84,30 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     let target = target_dir()?;
     let mut run = command(&[&format!("{target}/release/berth-bench"), "cni"]);
     run.env("BERTH_FILL_POOL", format!("{target}/release/examples/fill_pool"));
-    let printed = output(run)?;
-    let rows: Vec<Row> = printed
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("the bench printed {line:?}")))
-        .collect::<Result<_>>()?;
+    let rows = rows(&output(run)?)?;
     let table = table(&rows);
     say(&table);
-    let kernel = output(command(&["uname", "-r"]))?;
-    let page = format!(
-        "# Benchmarks\n\n\
-         Written by `cargo xtask bench cni`: whole processes in private hosts of one machine, in one run, medians. Linux \
-         {}, {} CPUs.\n\
+    let text = format!(
+        "`cargo xtask bench cni`: whole processes. {}.\n\
          The reference plugins are Debian's containernetworking-plugins: `bridge` with `host-local`, then `portmap`. \
          netavark is podman's, where it is installed.\n\n\
          ![ADD and DEL of one container with one published port](benchmarks.svg)\n\n{table}",
-        kernel.trim(),
-        std::thread::available_parallelism()?,
+        machine()?,
     );
     fs::write("docs/benchmarks.svg", plot::svg(&charts(&rows)))
         .context("failed to write docs/benchmarks.svg")?;
-    fs::write("docs/benchmarks.md", page).context("failed to write docs/benchmarks.md")
+    page::write_section("CNI", &text)
+}
+
+fn rows(printed: &str) -> Result<Vec<Row>> {
+    let row = |line| serde_json::from_str(line).with_context(|| format!("the bench printed {line:?}"));
+    printed.lines().map(row).collect()
+}
+
+/// What it was measured on.
+fn machine() -> Result<String> {
+    let kernel = output(command(&["uname", "-r"]))?;
+    Ok(format!("Linux {}, {} CPUs", kernel.trim(), std::thread::available_parallelism()?))
 }
 
 fn table(rows: &[Row]) -> String {

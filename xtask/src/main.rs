@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod layers;
 mod packages;
+mod page;
 mod plot;
 mod run;
 mod test;

@@ -35,6 +35,14 @@ const NEEDS: &[Need] = &[
     need("podman", "podman"),
     need("containerd", "containerd"),
     need("runc", "runc"),
+    need("dockerd", "docker.io"),
+    // A `docker` elsewhere on the path may be a newer one.
+    Need { sign: Sign::File("/usr/bin/docker"), package: "docker.io" },
+    need("docker-compose", "docker-compose"),
+    // Checks the unit files.
+    need("systemd-analyze", "systemd"),
+    // The programs of Debian 13, for hosts of the tests.
+    need("debootstrap", "debootstrap"),
     Need { sign: Sign::File("/usr/lib/cni/bridge"), package: "containernetworking-plugins" },
 ];
 
@@ -44,7 +52,8 @@ const fn need(program: &'static str, package: &'static str) -> Need {
 
 /// Makes sure that everything is there, or says what is not.
 pub(crate) fn provide() -> Result<()> {
-    let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_there()).map(|need| need.package).collect();
+    let mut missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_there()).map(|need| need.package).collect();
+    missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ impl Schema {
 
 /// `synchronous=OFF`: tmpfs has nothing to sync to, and on a disk a power failure ends the boot that the records belong
 /// to, so that what it may tear is never read again. A crash of a process alone loses nothing with it.
-pub(crate) const RUN: Schema = Schema { steps: &[RUN_1], pragmas: "PRAGMA synchronous=OFF;" };
+pub(crate) const RUN: Schema = Schema { steps: &[RUN_1, RUN_2], pragmas: "PRAGMA synchronous=OFF;" };
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
 pub(crate) const STATE: Schema = Schema { steps: &[STATE_1], pragmas: "PRAGMA synchronous=FULL;" };
@@ -102,6 +102,25 @@ CREATE TABLE kept (
   PRIMARY KEY (scope, address)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX kept_name ON kept (scope, name);
+";
+
+/// Pools that an engine opened by themselves, how often an engine was started, and what people call things.
+const RUN_2: &str = "
+CREATE TABLE pool (
+  id TEXT PRIMARY KEY,
+  payload TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE session (
+  name TEXT PRIMARY KEY,
+  number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE shown (
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  PRIMARY KEY (network, container, ifname)
+) STRICT, WITHOUT ROWID;
 ";
 
 const STATE_1: &str = "

@@ -169,6 +169,9 @@ impl Store {
                 "DELETE FROM published",
                 "DELETE FROM sysctl_saved",
                 "DELETE FROM uplink_closed",
+                "DELETE FROM pool",
+                "DELETE FROM session",
+                "DELETE FROM shown",
                 "DELETE FROM meta",
             ] {
                 half.execute(sql, [])?;

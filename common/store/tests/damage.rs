@@ -1,6 +1,6 @@
 //! Damaged, foreign, newer, read-only and full databases.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod common;
 
@@ -140,10 +140,14 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_fixture_of_every_version_is_led_to_the_newest() {
-    let fixtures = [
-        ("run.db", 1, include_str!("fixtures/run-v1.sql")),
-        ("state.db", 1, include_str!("fixtures/state-v1.sql")),
-    ];
+    for (version, run) in [(1, include_str!("fixtures/run-v1.sql")), (2, include_str!("fixtures/run-v2.sql"))]
+    {
+        led_to_the_newest(version, run);
+    }
+}
+
+fn led_to_the_newest(run_version: u32, run: &str) {
+    let fixtures = [("run.db", run_version, run), ("state.db", 1, include_str!("fixtures/state-v1.sql"))];
     let schema_of = |path: &Path| -> Vec<String> {
         let conn = rusqlite::Connection::open(path).unwrap();
         let mut statement =

@@ -62,7 +62,8 @@ impl Cgroup {
         found
     }
 
-    fn kill(&self) {
+    /// Kills the processes in it.
+    pub(super) fn kill_all(&self) {
         for pid in self.processes() {
             // Numbers of processes that have ended since are no longer in the list when the handle is open.
             let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
@@ -79,7 +80,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let remove = || {
-            self.kill();
+            self.kill_all();
             let left = self.folders().into_iter().filter(|dir| fs::remove_dir(dir).is_err()).count();
             if left == 0 {
                 Ok(())

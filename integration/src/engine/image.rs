@@ -12,8 +12,11 @@ use crate::Host;
 pub const IMAGE: &str = "registry.invalid/berth/busybox:1";
 
 /// The programs in the image.
-pub const APPLETS: [&str; 11] =
-    ["cat", "hostname", "httpd", "ip", "nc", "ping", "ping6", "sh", "sleep", "timeout", "wget"];
+pub const APPLETS: [&str; 30] = [
+    "cat", "chmod", "chown", "cp", "dd", "df", "echo", "hostname", "httpd", "id", "ip", "ls", "mkdir",
+    "mount", "mv", "nc", "nslookup", "ping", "ping6", "rm", "sh", "sleep", "stat", "sync", "tar", "test",
+    "timeout", "touch", "wc", "wget",
+];
 
 /// The container's program: a web server. Without a page it runs [`PAGE`].
 pub(super) const PROGRAM: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/www"];
@@ -27,7 +30,7 @@ printf %s "${NAME:-$(hostname)}"
 /// Packs the root of a container and returns the archive.
 pub fn layer(host: &Host, dir: &Path) -> PathBuf {
     let root = dir.join("image-root");
-    for folder in ["bin", "dev", "etc", "proc", "sys", "tmp", "www/cgi-bin"] {
+    for folder in ["bin", "dev", "etc", "proc", "sys", "tmp", "var/lib/mysql", "www/cgi-bin"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
@@ -70,6 +73,33 @@ pub fn archive(host: &Host, dir: &Path) -> PathBuf {
         .unwrap();
     fs::write(layout.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string()).unwrap();
     let archive = dir.join("image.tar");
+    host.cmd("tar").arg("-C").arg(&layout).arg("-cf").arg(&archive).arg(".").run();
+    archive
+}
+
+/// Packs images in the layout that `docker save` writes and returns the archive. They differ in their names and programs only,
+/// and end by a signal that no process can ignore, so that nothing waits for the ten seconds that dockerd grants.
+pub(super) fn docker_archive(host: &Host, dir: &Path, images: &[(&[&str], &[&str])]) -> PathBuf {
+    let layout = dir.join("image");
+    fs::create_dir_all(&layout).unwrap();
+    fs::rename(layer(host, dir), layout.join("layer.tar")).unwrap();
+    let printed = host.cmd("sha256sum").arg(layout.join("layer.tar")).run();
+    let digest = printed.split_whitespace().next().expect("sha256sum prints a digest");
+    let mut manifest = Vec::new();
+    for (names, program) in images {
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": program, "StopSignal": "SIGKILL"},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        let file = format!("{}.json", names[0]);
+        fs::write(layout.join(&file), config.to_string()).unwrap();
+        let tags: Vec<_> = names.iter().map(|name| format!("{name}:latest")).collect();
+        manifest.push(json!({"Config": file, "RepoTags": tags, "Layers": ["layer.tar"]}));
+    }
+    fs::write(layout.join("manifest.json"), Value::from(manifest).to_string()).unwrap();
+    let archive = dir.join("images.tar");
     host.cmd("tar").arg("-C").arg(&layout).arg("-cf").arg(&archive).arg(".").run();
     archive
 }

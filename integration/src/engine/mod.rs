@@ -6,10 +6,13 @@
 //! Engines start plugins in environments of their own making (conmon drops what it does not know), so berth keeps its
 //! records here where it does by default, in the host's own `/var/lib/berth` and `/run/berth`.
 
+mod berthd;
 mod cgroup;
 mod containerd;
+mod docker;
 mod image;
 mod podman;
+mod stage;
 mod suite;
 
 use std::fs;
@@ -17,29 +20,39 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+pub use berthd::Berthd;
 pub use cgroup::Cgroup;
 pub use containerd::Containerd;
+pub use docker::{Dockerd, docker_test, docker_test_with};
 pub use image::{APPLETS, IMAGE, archive, layer};
 pub use podman::Podman;
+pub use stage::{Stage, stage_test};
 pub use suite::Suite;
 
 use berth_volume_core::{tmpfs, unmount};
 
-use crate::{Cmd, Host, Place, Probe, eventually, host_test};
+use crate::{Cmd, Debian, Host, Place, Probe, eventually, host_test_on};
 
 /// How long the last processes of an engine may take to end by themselves.
 const WIND_DOWN: Duration = Duration::from_secs(10);
 
 /// Directories that engines, the runtime's side of CNI and berth use by default: each is empty and private for the test.
-const OWN_DIRS: [&str; 5] =
-    ["/etc/cni", "/var/lib/berth", "/var/lib/cni", "/var/lib/containerd", "/var/lib/containers"];
+const OWN_DIRS: [&str; 6] = [
+    "/etc/cni",
+    "/etc/docker",
+    "/var/lib/berth",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+];
 
 /// What they make in the private `/run`, theirs to keep. That berth's records are empty is asked of berth itself.
-const RUN_FILES: [&str; 8] = [
+const RUN_FILES: [&str; 9] = [
     "/run/berth",
     "/run/cni",
     "/run/containerd",
     "/run/containers",
+    "/run/docker",
     "/run/libpod",
     "/run/lock",
     "/run/runc",
@@ -49,9 +62,14 @@ const RUN_FILES: [&str; 8] = [
 /// Runs `test` on a host of its own if the machine has `programs`; the host must afterwards be as before, once what is the
 /// engine's own is gone. A missing program is said aloud, and is a failure where `CI` is set.
 pub fn engine_test(programs: &[&str], test: impl FnOnce(&Host)) {
+    engine_test_on(Debian::V12, programs, test);
+}
+
+/// Like [`engine_test`], on a host with the programs of `debian`; `programs` are asked for on the machine.
+pub fn engine_test_on(debian: Debian, programs: &[&str], test: impl FnOnce(&Host)) {
     let missing: Vec<_> = programs.iter().filter(|program| !installed(program)).collect();
     if missing.is_empty() {
-        host_test(|host| {
+        host_test_on(debian, |host| {
             let own = OwnDirs::new(host);
             test(host);
             tidy(host);

@@ -15,4 +15,5 @@
 mod cri;
 mod engine_cri;
 mod engine_ctr;
+mod engine_docker;
 mod engine_podman;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use berth_core::network::{NetworkRecord, Vlan};
+use berth_core::shown::{Names, Shown};
 use berth_core::{Held, PortsRecord};
 use berth_store::{AttachmentRow, AttachmentState};
 use berth_types::{AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, PublishedPort};
@@ -14,6 +15,9 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub(crate) struct NetworkView {
     pub(crate) name: NetworkName,
+    /// What people call it, where that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shown: Option<String>,
     bridge: IfName,
     /// Whether berth made the bridge.
     bridge_is_ours: bool,
@@ -53,6 +57,7 @@ impl NetworkView {
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
         Self {
             name,
+            shown: None,
             bridge,
             bridge_is_ours,
             subnets: subnets.into_iter().collect(),
@@ -70,11 +75,17 @@ impl NetworkView {
         }
     }
 
+    /// With what people call it.
+    pub(crate) fn named(mut self, names: &Names) -> Self {
+        self.shown = names.network(&self.name).map(|shown| shown.name.clone());
+        self
+    }
+
     pub(crate) const HEAD: &[&str] = &["NETWORK", "BRIDGE", "SUBNETS", "GATEWAYS", "REACH", "ATTACHMENTS"];
 
     pub(crate) fn row(&self) -> Vec<String> {
         vec![
-            self.name.to_string(),
+            called(self.shown.as_deref(), &self.name),
             self.bridge.to_string(),
             joined(&self.subnets),
             joined(self.gateways.iter().map(IpNetwork::ip)),
@@ -98,7 +109,12 @@ impl NetworkView {
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         let maker = if self.bridge_is_ours { "made by berth" } else { "was there before" };
         vec![
-            ("network", self.name.to_string()),
+            (
+                "network",
+                self.shown
+                    .as_ref()
+                    .map_or_else(|| self.name.to_string(), |shown| format!("{shown} ({})", self.name)),
+            ),
             ("bridge", format!("{} ({maker}, {})", self.bridge, self.mac)),
             ("subnets", joined(&self.subnets)),
             ("gateways", joined(&self.gateways)),
@@ -114,6 +130,8 @@ pub(crate) struct AttachmentView {
     container: ContainerId,
     network: NetworkName,
     ifname: IfName,
+    #[serde(flatten)]
+    shown: ShownNames,
     state: &'static str,
     addresses: Vec<IpNetwork>,
     mac: Option<MacAddr>,
@@ -133,6 +151,7 @@ impl AttachmentView {
             container,
             network,
             ifname,
+            shown: ShownNames::default(),
             state: state.as_str(),
             addresses: Vec::new(),
             mac: None,
@@ -158,13 +177,19 @@ impl AttachmentView {
         }
     }
 
+    /// With what people call it and its network.
+    pub(crate) fn named(mut self, names: &Names) -> Self {
+        self.shown = ShownNames::of(names, &self.network, &self.container, &self.ifname);
+        self
+    }
+
     pub(crate) const HEAD: &[&str] =
         &["CONTAINER", "NETWORK", "INTERFACE", "ADDRESSES", "MAC", "HOST LINK", "PORTS", "STATE"];
 
     pub(crate) fn row(&self) -> Vec<String> {
         vec![
-            self.container.short().to_owned(),
-            self.network.to_string(),
+            self.shown.container(&self.container),
+            called(self.shown.network_name.as_deref(), &self.network),
             self.ifname.to_string(),
             joined(&self.addresses),
             or_dash(self.mac),
@@ -172,6 +197,51 @@ impl AttachmentView {
             joined(self.ports.iter().map(short)),
             self.state.to_owned(),
         ]
+    }
+}
+
+/// What people call an attachment's container and its network, where the engine knows them by numbers.
+#[derive(Debug, Default, Serialize)]
+struct ShownNames {
+    /// The container's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<String>,
+    /// The container's number, where `container` is the number of its endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<String>,
+    /// The network's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_name: Option<String>,
+}
+
+impl ShownNames {
+    fn of(names: &Names, network: &NetworkName, container: &ContainerId, ifname: &IfName) -> Self {
+        let key =
+            AttachmentKey { network: network.clone(), container: container.clone(), ifname: ifname.clone() };
+        let shown = names.attachment(&key).cloned();
+        let network_name = names.network(network).map(|shown| shown.name.clone());
+        let Some(Shown { name, container, aliases }) = shown else {
+            return Self { network_name, ..Self::default() };
+        };
+        let container_id = Some(container).filter(|id| !id.is_empty());
+        Self { container_name: Some(name), container_id, aliases, network_name }
+    }
+
+    fn container(&self, number: &ContainerId) -> String {
+        self.container_name.clone().unwrap_or_else(|| number.short().to_owned())
+    }
+}
+
+/// A network as it is shown: its name, or the beginning of a number that is too long to read.
+fn called(shown: Option<&str>, name: &NetworkName) -> String {
+    match (shown, name.as_str()) {
+        (Some(shown), _) => shown.to_owned(),
+        (None, number) if number.len() == 64 && number.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            number.chars().take(12).collect()
+        }
+        (None, name) => name.to_owned(),
     }
 }
 
@@ -188,6 +258,8 @@ pub(crate) struct PortView {
     container: ContainerId,
     network: NetworkName,
     ifname: IfName,
+    #[serde(flatten)]
+    shown: ShownNames,
     #[serde(skip)]
     port: PublishedPort,
 }
@@ -196,14 +268,34 @@ impl PortView {
     pub(crate) fn new(owner: AttachmentKey, port: PublishedPort) -> Self {
         let PublishedPort { proto, host_addr, host_port, target, target_port, count } = port;
         let AttachmentKey { network, container, ifname } = owner;
-        Self { proto, host_addr, host_port, target, target_port, count, container, network, ifname, port }
+        let shown = ShownNames::default();
+        Self {
+            proto,
+            host_addr,
+            host_port,
+            target,
+            target_port,
+            count,
+            container,
+            network,
+            ifname,
+            shown,
+            port,
+        }
+    }
+
+    /// With what people call its container and its network.
+    pub(crate) fn named(mut self, names: &Names) -> Self {
+        self.shown = ShownNames::of(names, &self.network, &self.container, &self.ifname);
+        self
     }
 
     pub(crate) const HEAD: &[&str] = &["HOST", "PROTOCOL", "LEADS TO", "CONTAINER", "NETWORK"];
 
     pub(crate) fn row(&self) -> Vec<String> {
         let (from, to) = ends(&self.port);
-        vec![from, self.proto.to_string(), to, self.container.short().to_owned(), self.network.to_string()]
+        let network = called(self.shown.network_name.as_deref(), &self.network);
+        vec![from, self.proto.to_string(), to, self.shown.container(&self.container), network]
     }
 
     /// By port, then by protocol and address: the order people look for.
@@ -328,6 +420,7 @@ pub(crate) mod samples {
                 ..Published::default()
             },
             bandwidth: None,
+            peer: None,
             sandbox_path: "/run/netns/c1".into(),
             sandbox: None,
         };
@@ -380,6 +473,14 @@ mod tests {
     fn ports_of_another_plugins_container_have_no_address_of_berths() {
         let row = AttachmentView::new(foreign()).row();
         assert_eq!(row, ["c2", "front", "eth0", "-", "-", "-", "53->80/tcp", "ports"]);
+    }
+
+    #[test]
+    fn numbers_are_shown_short_and_names_in_their_place() {
+        let number: NetworkName = "0123456789abcdef".repeat(4).parse().unwrap();
+        assert_eq!(called(None, &number), "0123456789ab");
+        assert_eq!(called(Some("app"), &number), "app");
+        assert_eq!(called(None, &"podman".parse().unwrap()), "podman");
     }
 
     #[test]

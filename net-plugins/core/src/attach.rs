@@ -6,18 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_ipam::allocate;
 use berth_netlink::port_list::ports_in_use;
 use berth_netlink::port_probe::{Probe, holder_of, try_bind};
 use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
-use berth_store::{BeginError, BootTime, ClaimError, LeaseRow, LiveNetworkRow, NewAttachment, Tx};
+use berth_store::{
+    BeginError, BootTime, ClaimError, LeaseRow, LeaseScope, LiveNetworkRow, NewAttachment, Tx,
+};
 use berth_types::{AttachmentKey, Family, IfName, MacAddr, NetworkName, PublishedPort, host_ifname};
 
 use crate::addressing;
-use crate::attachment::{AttachmentRecord, AttachmentSpec, PortSpec, attachment_alias, mac_of};
+use crate::attachment::{
+    AttachmentRecord, AttachmentSpec, ContainerLink, PortSpec, attachment_alias, mac_of,
+};
 use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::execute;
@@ -136,7 +140,7 @@ impl Berth {
     }
 
     /// The network in the kernel and the records, and the shared lock that keeps it there.
-    fn ensure_network(
+    pub(crate) fn ensure_network(
         &mut self,
         kernel: &mut Kernel,
         spec: &NetworkSpec,
@@ -266,6 +270,18 @@ impl Berth {
 fn lease(tx: &Tx<'_>, request: &AttachRequest) -> Result<(Addresses, Vec<LeaseRow>), CoreError> {
     match &request.addressing {
         Addressing::Given(addresses) => Ok((addresses.clone(), Vec::new())),
+        Addressing::Assigned(addresses) => {
+            let (scope, mut forgotten) = (LeaseScope::new(&request.key.network, None), Vec::new());
+            for address in addresses.leases.iter().map(|lease| lease.address.ip()) {
+                if tx.lease_add(&scope, address, (&request.key, None), 0)? {
+                    continue;
+                }
+                forgotten.extend(tx.lease(&scope, address)?.filter(|lease| lease.owner != request.key));
+                tx.lease_remove(&scope, address, BootTime::now())?;
+                tx.lease_add(&scope, address, (&request.key, None), 0)?;
+            }
+            Ok((addresses.clone(), forgotten))
+        }
         Addressing::Pool { config, request, resolv_conf } => {
             let given = allocate(tx, config, request, BootTime::now(), &mut is_dead)?;
             let (routes, dns) = (config.routes.clone(), resolv_conf.clone());
@@ -370,6 +386,10 @@ fn works_for(pid: u32, key: &AttachmentKey) -> bool {
 fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> AttachmentRecord {
     let targets: Vec<IpAddr> = addresses.leases.iter().map(|lease| lease.address.ip()).collect();
     let Addresses { leases, routes, dns } = addresses;
+    let peer = match &request.container_link {
+        ContainerLink::Handed(peer) => Some(peer),
+        ContainerLink::Up | ContainerLink::Down => None,
+    };
     AttachmentRecord {
         version: AttachmentRecord::VERSION,
         key: request.key.clone(),
@@ -393,8 +413,10 @@ fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> Att
             ..Published::default()
         },
         bandwidth: request.bandwidth,
-        sandbox_path: request.sandbox.path().to_owned(),
-        sandbox: Some(request.sandbox.id()),
+        peer: peer.cloned(),
+        // An engine that takes the link itself has no sandbox yet.
+        sandbox_path: if peer.is_none() { request.sandbox.path().to_owned() } else { PathBuf::new() },
+        sandbox: peer.is_none().then(|| request.sandbox.id()),
         leases,
         routes,
         dns,
@@ -408,7 +430,7 @@ fn spec_of(request: &AttachRequest, record: &AttachmentRecord) -> AttachmentSpec
         leases: record.leases.clone(),
         routes: record.routes.clone(),
         port: record.port,
-        container_link: request.container_link,
+        container_link: request.container_link.clone(),
         duplicate_detection: request.duplicate_detection,
         ports: record.published.ports.clone(),
         bandwidth: record.bandwidth,
@@ -444,8 +466,13 @@ pub(crate) fn payload<T: serde::Serialize>(record: &T) -> Result<String, CoreErr
 
 fn random_mac() -> Result<MacAddr, CoreError> {
     let mut bytes = [0_u8; 6];
-    std::fs::File::open(Path::new("/dev/urandom"))
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(|err| CoreError::Missing { what: format!("failed to read /dev/urandom: {err}") })?;
+    random(&mut bytes)?;
     Ok(MacAddr::local(bytes))
+}
+
+/// Fills `bytes` from the kernel's random numbers.
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), CoreError> {
+    std::fs::File::open(Path::new("/dev/urandom"))
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, bytes))
+        .map_err(|err| CoreError::Missing { what: format!("failed to read /dev/urandom: {err}") })
 }

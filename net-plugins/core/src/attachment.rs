@@ -60,13 +60,15 @@ pub enum Guard {
     Full,
 }
 
-/// Whether the container's end is up after the attach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of the container's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerLink {
-    /// Up.
+    /// Up after the attach.
     Up,
     /// Left down, for a container that brings it up itself.
     Down,
+    /// Left in the host's namespace under this name, for an engine that moves, names and configures it itself.
+    Handed(IfName),
 }
 
 /// Whether IPv6 duplicate address detection runs.
@@ -112,7 +114,11 @@ pub struct AttachmentRecord {
     pub published: Published,
     /// Rate limits.
     pub bandwidth: Option<Bandwidth>,
-    /// Sandbox path as the caller gave it; empty where it is not known (rebuilt from the kernel).
+    /// The container's end as it is called in the host's namespace, before the engine takes it and after it gave it back;
+    /// only for an engine that does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IfName>,
+    /// Sandbox path as the caller gave it; empty where it is not known (rebuilt from the kernel, or not there yet).
     pub sandbox_path: PathBuf,
     /// Sandbox identity, where it is known.
     pub sandbox: Option<SandboxId>,

@@ -31,6 +31,20 @@ impl Berth {
         Ok(berth)
     }
 
+    /// Makes an opened core fit for another call, after any time: where its records were wiped or put aside meanwhile,
+    /// fresh ones are built from the kernel, as [`Berth::open`] does.
+    pub fn renew(&mut self) -> Result<(), CoreError> {
+        let known = self.store.recovered().len();
+        self.store.read(|_| Ok::<_, CoreError>(()))?;
+        for damaged in self.store.recovered().iter().skip(known) {
+            tracing::error!(path = %damaged.path.display(), moved_to = %damaged.moved_to.display(), why = damaged.why, "damaged records were put aside");
+        }
+        if self.store.is_unsettled() {
+            crate::rebuild::from_kernel(self)?;
+        }
+        Ok(())
+    }
+
     /// Opens the records for looking only; `None` where there are none.
     pub(crate) fn look(dirs: &Dirs) -> Result<Option<Self>, CoreError> {
         Ok(Store::open_read_only(dirs, boot_id()?)?.map(|store| Self { store }))
@@ -70,7 +84,7 @@ impl Berth {
             AttachmentState::Pending => Ok(row.is_owner_alive(self.boot())),
             AttachmentState::Deleting => Ok(false),
             AttachmentState::Ready => match &row.host_ifname {
-                Some(name) => Ok(Netlink::open()?.link_by_name(name)?.is_some()),
+                Some(name) => Ok(Netlink::open()?.link_by_name(name)?.is_some() && !is_orphaned(row)),
                 None => Ok(!sandbox_is_gone(row.sandbox.as_ref())),
             },
         }
@@ -124,6 +138,18 @@ impl Berth {
         let row = self.store.read(|tx| tx.attachment(key).map_err(CoreError::from))?;
         row.map(|row| parsed(&row.key, &row.payload).map(|held| (row, held))).transpose()
     }
+}
+
+/// Whether the engine took the container's end into a sandbox that is gone since. The kernel takes a namespace and its
+/// links apart in its own time; until then the host link is still there.
+fn is_orphaned(row: &AttachmentRow) -> bool {
+    let Ok(Held::Bridge(record)) = parsed::<Held>(&row.key, &row.payload) else { return false };
+    let (Some(peer), Some(dir)) = (&record.peer, record.sandbox_path.parent()) else { return false };
+    // Where the engine's directory cannot be seen, its files say nothing.
+    dir.is_dir()
+        && std::fs::symlink_metadata(&record.sandbox_path)
+            .is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound)
+        && !berth_netlink::link_exists(peer)
 }
 
 /// A stored text as the record it is.

@@ -176,7 +176,11 @@ impl Berth {
         report: &GcReport,
     ) -> Result<Vec<NetworkName>, CoreError> {
         let mut idle = Vec::new();
+        let declared = self.declared_names()?;
         for network in self.networks()? {
+            if declared.contains(&network.name) {
+                continue;
+            }
             if request.network.as_ref().is_some_and(|name| *name != network.name) {
                 continue;
             }
@@ -244,10 +248,12 @@ impl Berth {
         let links = Netlink::open()?.links()?;
         let link_of = |name: &IfName| links.iter().find(|link| link.name == *name);
         let attachments = self.attachments()?;
+        let declared = self.declared_names()?;
         for network in self.networks()? {
             let attached = attachments.iter().filter(|record| record.key.network == network.name);
             let mut ports = attached.filter_map(|record| link_of(&record.host_ifname));
-            let broken = ports.any(|port| port.master.is_none());
+            let lost = declared.contains(&network.name) && link_of(&network.bridge).is_none();
+            let broken = lost || ports.any(|port| port.master.is_none());
             let other = request.network.as_ref().is_some_and(|name| *name != network.name);
             if !broken || other || report.networks.contains(&network.name) {
                 continue;
@@ -276,6 +282,10 @@ impl Berth {
         match self.attached_to(name) {
             Ok(rows) if !rows.is_empty() => return,
             _ => (),
+        }
+        // Its engine created it and removes it.
+        if self.declared(name).is_ok_and(|declared| declared.is_some()) {
+            return;
         }
         if let Err(err) = self.remove_network(name) {
             tracing::warn!(network = %name, error = %Chain(&err), "network left behind; `berth gc` removes it");
@@ -347,6 +357,8 @@ impl Berth {
         let rules = RulesLock::exclusive(self.dirs())?;
         berth_nft::remove_tables(socket)?;
         drop(rules);
+        // What others were told about berth's traffic goes with it.
+        errors.extend(berth_nft::docker_user::withdraw().err().map(|err| Chain(&err).to_string()));
         errors.extend(self.restore_switches()?);
         host.remove()?;
         errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));

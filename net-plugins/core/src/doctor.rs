@@ -160,8 +160,8 @@ impl Berth {
     }
 
     fn check_attachment(&mut self, record: &AttachmentRecord) -> Result<Vec<String>, CoreError> {
-        // Records built again from the kernel do not know the sandbox.
-        if record.sandbox_path.as_os_str().is_empty() {
+        // Records built again from the kernel do not know the sandbox; and what an engine configures itself is its own.
+        if record.sandbox_path.as_os_str().is_empty() || record.peer.is_some() {
             return self.check_outside(record);
         }
         let lost = match Sandbox::open(&record.sandbox_path) {

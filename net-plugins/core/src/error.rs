@@ -17,6 +17,12 @@ pub enum CoreError {
     /// The plan is refused.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The network cannot be declared.
+    #[error(transparent)]
+    Declare(#[from] crate::declare::DeclareError),
+    /// A pool cannot be opened, or has no such address.
+    #[error(transparent)]
+    Pool(#[from] crate::pool::PoolError),
     /// A step failed.
     #[error(transparent)]
     Execute(#[from] crate::execute::ExecuteError<crate::kernel::KernelError>),

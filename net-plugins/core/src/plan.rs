@@ -345,7 +345,10 @@ pub fn plan_attachment(
     plan.push(Step::VethAdd {
         host: record.host_ifname.clone(),
         alias: attachment_alias(&spec.key),
-        container: spec.key.ifname.clone(),
+        container: match &spec.container_link {
+            ContainerLink::Handed(peer) => peer.clone(),
+            ContainerLink::Up | ContainerLink::Down => spec.key.ifname.clone(),
+        },
         mac: spec.mac,
         mtu: network.mtu,
         bridge: network.bridge.clone(),
@@ -358,7 +361,9 @@ pub fn plan_attachment(
     if let Some(limits) = spec.bandwidth {
         plan.push(shape(record, limits));
     }
-    sandbox(&mut plan, spec, network);
+    if !matches!(spec.container_link, ContainerLink::Handed(_)) {
+        sandbox(&mut plan, spec, network);
+    }
     plan.push(Step::LinkUp { link: record.host_ifname.clone() });
     if spec.container_link == ContainerLink::Up && !spec.leases.is_empty() {
         plan.push(Step::AwaitForwarding {

@@ -98,6 +98,7 @@ fn record() -> AttachmentRecord {
         port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port], ..Published::default() },
         bandwidth: None,
+        peer: None,
         sandbox_path: "/run/netns/c0".into(),
         sandbox: None,
     }

@@ -4,24 +4,27 @@
 use std::net::IpAddr;
 
 use berth_netlink::Netlink;
+use berth_netlink::port_probe::{Probe, try_bind};
 use berth_nft::NftSocket;
 use berth_store::lock::HostLock;
-use berth_store::{AttachmentRow, AttachmentState, NewAttachment};
-use berth_types::{AttachmentKey, ContainerId, IfName};
+use berth_store::{AttachmentRow, AttachmentState, NewAttachment, Tx};
+use berth_types::{AttachmentKey, ContainerId, IfName, PublishedPort};
 use ipnetwork::IpNetwork;
 
 use crate::attach::{claim, payload, refuse_listeners};
+use crate::attachment::{AttachmentRecord, PortSpec};
 use crate::berth::Berth;
 use crate::detach::remove_elements_by;
 use crate::elements;
-use crate::error::CoreError;
+use crate::error::{Chain, CoreError};
 use crate::execute::execute;
 use crate::flows::flush_removed;
 use crate::kernel::Kernel;
 use crate::network::subnet_of;
 use crate::plan::plan_published;
 use crate::published::{Held, PortsRecord, Published};
-use crate::request::PublishRequest;
+use crate::request::{PortChoice, PublishRequest};
+use crate::step::{Plan, Step};
 
 impl Berth {
     /// Publishes. Asked again for the same, it does nothing; asked for something else, it replaces what was there.
@@ -30,30 +33,66 @@ impl Berth {
         let _host = HostLock::shared(self.dirs())?;
         let mut published = self.published_for(request)?;
         let had = self.held_of(&request.key)?;
+        let before = had.as_ref().map(|(_, held)| held.published().ports.clone()).unwrap_or_default();
+        let choices = request.choices_left(&before, &mut published);
         if let Some((row, held)) = &had {
-            let same = held.published().asked() == published.asked() && row.state == AttachmentState::Ready;
+            let same = choices.is_empty()
+                && held.published().asked() == published.asked()
+                && row.state == AttachmentState::Ready;
             let wanted = elements::of_published(&request.key, &published);
             if same && crate::rules::missing(&wanted)?.is_empty() {
                 return Ok(());
             }
             self.take_back(row, held)?;
         }
-        self.record_published(request, had.map(|(_, held)| held), &mut published)?;
-        if let Err(err) = self.lay_ports(request, &published) {
+        let held = had.map(|(_, held)| held);
+        let recorded = self.record_unless_dead(request, held, &choices, &mut published)?;
+        if let Err(err) = self.lay_ports(request, &published, recorded.as_ref()) {
             self.unpublish_locked(&request.key)?;
             return Err(err);
         }
         Ok(())
     }
 
+    /// Records the ports. A port whose holder is gone without having been taken back is taken back now.
+    fn record_unless_dead(
+        &mut self,
+        request: &PublishRequest,
+        had: Option<Held>,
+        choices: &[PortChoice],
+        published: &mut Published,
+    ) -> Result<Option<AttachmentRecord>, CoreError> {
+        // Each round takes one dead holder away.
+        for _ in 0..16 {
+            match self.record_published(request, had.clone(), choices, published) {
+                Err(CoreError::PortTaken(taken)) if taken.holder != request.key => {
+                    let holder = self.store_mut().read(|tx| tx.attachment(&taken.holder))?;
+                    if holder.is_none_or(|holder| self.is_live(&holder).unwrap_or(true)) {
+                        return Err(CoreError::PortTaken(taken));
+                    }
+                    tracing::info!(holder = %taken.holder, port = taken.port, "gone without a word; its ports are taken back");
+                    self.detach(&taken.holder)?;
+                }
+                other => return other,
+            }
+        }
+        self.record_published(request, had, choices, published)
+    }
+
     fn record_published(
         &mut self,
         request: &PublishRequest,
         had: Option<Held>,
+        choices: &[PortChoice],
         published: &mut Published,
-    ) -> Result<(), CoreError> {
+    ) -> Result<Option<AttachmentRecord>, CoreError> {
         let attached = matches!(had, Some(Held::Bridge(_)));
         let begun = match had.filter(|_| attached) {
+            // With br_netfilter, what a container sends to its own published port goes back out of the port it came by.
+            Some(Held::Bridge(mut record)) => {
+                record.port.hairpin |= !published.ports.is_empty() || !choices.is_empty();
+                Held::Bridge(record)
+            }
             Some(held) => held,
             None => Held::Ports(PortsRecord {
                 version: PortsRecord::VERSION,
@@ -67,17 +106,34 @@ impl Berth {
             host_ifname: None,
             payload: payload(&begun)?,
         };
+        let targets: Vec<IpAddr> = request.targets.iter().map(IpNetwork::ip).collect();
         self.store_mut().write(|tx| {
             if !attached {
                 tx.attachment_begin(&new)?;
             }
-            claim(tx, &request.key, published)?;
-            tx.attachment_ready(&request.key, &payload(&begun.with_published(published.clone()))?)?;
-            Ok::<_, CoreError>(())
+            // Nothing of a round that is rolled back stays.
+            let mut all = published.clone();
+            claim(tx, &request.key, &mut all)?;
+            for choice in choices {
+                all.ports.extend(choose(tx, &request.key, choice, &targets)?);
+                claim(tx, &request.key, &mut all)?;
+            }
+            let held = begun.with_published(all.clone());
+            tx.attachment_ready(&request.key, &payload(&held)?)?;
+            *published = all;
+            Ok::<_, CoreError>(match held {
+                Held::Bridge(record) => Some(*record),
+                Held::Ports(_) => None,
+            })
         })
     }
 
-    fn lay_ports(&mut self, request: &PublishRequest, published: &Published) -> Result<(), CoreError> {
+    fn lay_ports(
+        &mut self,
+        request: &PublishRequest,
+        published: &Published,
+        record: Option<&AttachmentRecord>,
+    ) -> Result<(), CoreError> {
         refuse_listeners(&request.key, &published.ports)?;
         let mut kernel = Kernel::open(self, None)?;
         let link = match (&request.link, request.masquerade_hairpin) {
@@ -85,34 +141,47 @@ impl Berth {
             (Some(link), true) => Some(link.clone()),
             (None, true) => link_toward(&request.targets)?,
         };
-        execute(&mut kernel, &plan_published(&request.key, published, link.as_ref()))?.keep();
+        let mut plan = Plan::default();
+        if let Some(AttachmentRecord { host_ifname, bridge, port, .. }) =
+            record.filter(|record| record.port.hairpin)
+        {
+            let PortSpec { isolated, .. } = *port;
+            let (port, bridge) = (host_ifname.clone(), bridge.clone());
+            plan.push(Step::PortAdd { port, bridge, hairpin: true, isolated });
+        }
+        plan.append(plan_published(&request.key, published, link.as_ref()));
+        execute(&mut kernel, &plan)?.keep();
         Ok(())
     }
 
     /// Takes back what is published for `key`; nothing published is success.
     pub fn unpublish(&mut self, key: &AttachmentKey) -> Result<(), CoreError> {
         let attachment = self.attachment_lock(key)?;
-        self.unpublish_locked(key)?;
+        let Some((row, held)) = self.held_of(key)? else { return Ok(()) };
+        let had = *held.published() != Published::default();
+        self.take_back(&row, &held)?;
         drop(attachment);
-        self.promote_standbys(&key.container)
+        if had { self.promote_standbys(&key.container) } else { Ok(()) }
     }
 
     /// Publishes what other interfaces of `container` have on standby and may have now. Called without any lock: two
     /// interfaces that go at once must not wait for each other.
     pub(crate) fn promote_standbys(&mut self, container: &ContainerId) -> Result<(), CoreError> {
         let waiting = |(row, held): &(AttachmentRow, Held)| {
-            row.key.container == *container
-                && row.state == AttachmentState::Ready
-                && !held.published().standby.is_empty()
+            row.state == AttachmentState::Ready && !held.published().standby.is_empty()
         };
         let keys =
             self.store_mut().read(|tx| tx.attachments_of_container(container).map_err(CoreError::from))?;
         for key in keys {
-            if !self.held_of(&key)?.is_some_and(|held| waiting(&held)) {
-                continue;
-            }
             let _attachment = self.attachment_lock(&key)?;
-            let Some((row, held)) = self.held_of(&key)?.filter(waiting) else { continue };
+            let found = match self.held_of(&key) {
+                Ok(found) => found.filter(waiting),
+                Err(err) => {
+                    tracing::error!(attachment = %key, error = %Chain(&err), "record cannot be read");
+                    continue;
+                }
+            };
+            let Some((row, held)) = found else { continue };
             self.promote(&row.key, held)?;
         }
         Ok(())
@@ -167,6 +236,7 @@ impl Berth {
         let PublishRequest {
             key: _,
             ports,
+            choices: _,
             targets,
             masquerade_hairpin,
             masquerade_all,
@@ -199,6 +269,54 @@ impl Berth {
         wrong.extend(missing.into_iter().map(|element| format!("the ruleset lacks {element}")));
         Ok(wrong)
     }
+}
+
+impl PublishRequest {
+    /// The choices that `before` does not answer. What it answers is added to `published`: asked twice, the same ports
+    /// are published.
+    fn choices_left(&self, before: &[PublishedPort], published: &mut Published) -> Vec<PortChoice> {
+        let targets: Vec<IpAddr> = self.targets.iter().map(IpNetwork::ip).collect();
+        let mut left = Vec::new();
+        for choice in &self.choices {
+            let had = before.iter().map(|port| choice.at(port.host_port).resolve(&targets)).find(|ports| {
+                let in_range = |port: &PublishedPort| (choice.first..=choice.last).contains(&port.host_port);
+                let still = |port: &PublishedPort| before.contains(port) && !published.ports.contains(port);
+                !ports.is_empty() && ports.iter().all(|port| in_range(port) && still(port))
+            });
+            match had {
+                Some(ports) => published.ports.extend(ports),
+                None => left.push(*choice),
+            }
+        }
+        left
+    }
+}
+
+/// The first port of `choice` that nobody has published and nobody listens on, with every family it is published in.
+fn choose(
+    tx: &Tx<'_>,
+    key: &AttachmentKey,
+    choice: &PortChoice,
+    targets: &[IpAddr],
+) -> Result<Vec<PublishedPort>, CoreError> {
+    for number in choice.candidates() {
+        let ports = choice.at(number).resolve(targets);
+        let mut free = true;
+        for port in &ports {
+            free = free
+                && tx.port_holder(port.proto, port.host_addr, number)?.is_none()
+                && !matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken));
+        }
+        if free {
+            return Ok(ports);
+        }
+    }
+    let PortChoice { proto, container_port, first, last, .. } = choice;
+    Err(CoreError::Missing {
+        what: format!(
+            "no port of the host from {first} to {last} is free for port {container_port}/{proto} of {key}"
+        ),
+    })
 }
 
 /// The host link by which the container is reached.

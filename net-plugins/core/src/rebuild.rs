@@ -174,6 +174,7 @@ fn restore_attachment(
         routes: Vec::new(),
         dns: Dns::default(),
         bandwidth: None,
+        peer: None,
         sandbox_path: std::path::PathBuf::new(),
         sandbox: None,
         key,

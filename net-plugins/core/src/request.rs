@@ -19,7 +19,7 @@ pub struct AttachRequest {
     pub network: NetworkSpec,
     /// Who it is.
     pub key: AttachmentKey,
-    /// The container's namespace.
+    /// The container's namespace; the host's own where the engine takes the link from there.
     pub sandbox: Sandbox,
     /// Where addresses come from.
     pub addressing: Addressing,
@@ -56,6 +56,9 @@ pub enum Addressing {
     },
     /// Somebody else's, for instance a delegated IPAM plugin's; or none at all.
     Given(Addresses),
+    /// An engine's, which gives each to one attachment of a network at a time: whoever is recorded with one of them is a
+    /// leftover that the engine has forgotten, and goes.
+    Assigned(Addresses),
 }
 
 /// Addresses with what belongs to them.
@@ -109,6 +112,38 @@ impl PortRequest {
     }
 }
 
+/// A port of the container that is to be published on some port of the host: the first that is free, from `start` on and
+/// from `first` again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortChoice {
+    /// The protocol.
+    pub proto: Proto,
+    /// The host's address; absent is every address of both families, and the port is then free on both.
+    pub host_addr: Option<IpAddr>,
+    /// The container's port.
+    pub container_port: u16,
+    /// The lowest port of the host that will do, not 0.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+    /// Where to begin to look, between the two.
+    pub start: u16,
+}
+
+impl PortChoice {
+    /// The ports of the host that will do, in the order of preference.
+    pub fn candidates(&self) -> impl Iterator<Item = u16> + use<> {
+        let Self { first, last, start, .. } = *self;
+        (start..=last).chain(first..start)
+    }
+
+    /// The choice once it is made.
+    pub fn at(&self, host_port: u16) -> PortRequest {
+        let Self { proto, host_addr, container_port, .. } = *self;
+        PortRequest { proto, host_addr, host_port, container_port, count: 1 }
+    }
+}
+
 /// An attachment that is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
@@ -140,6 +175,8 @@ pub struct PublishRequest {
     pub key: AttachmentKey,
     /// The ports.
     pub ports: Vec<PortRequest>,
+    /// Ports of the container that any of several of the host will do for.
+    pub choices: Vec<PortChoice>,
     /// The container's addresses with their prefixes.
     pub targets: Vec<IpNetwork>,
     /// Whether hairpin and localhost traffic is masqueraded, and so answered.
@@ -155,6 +192,18 @@ pub struct PublishRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_begins_where_it_is_told_and_leaves_nothing_out() {
+        let choice = |first, last, start| {
+            let proto = Proto::Tcp;
+            let choice = PortChoice { proto, host_addr: None, container_port: 80, first, last, start };
+            choice.candidates().collect::<Vec<_>>()
+        };
+        assert_eq!(choice(1, 4, 3), [3, 4, 1, 2]);
+        assert_eq!(choice(65_534, 65_535, 65_534), [65_534, 65_535]);
+        assert_eq!(choice(7, 7, 7), [7]);
+    }
 
     #[test]
     fn a_port_is_published_in_the_families_it_can_be() {

@@ -15,6 +15,7 @@
 mod batch;
 mod blockers;
 mod conntrack;
+pub mod docker_user;
 mod element;
 mod fingerprint;
 mod kernel;

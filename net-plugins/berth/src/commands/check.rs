@@ -16,6 +16,8 @@ pub(super) fn check(
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
     const DOING: &str = "check attachments";
+    let named = network.map(|name| Ok(berth.names().doing(DOING)?.find_network(name))).transpose()?;
+    let network = named.as_ref();
     if let Some(name) = network {
         let known = berth.network(name).doing(DOING)?.is_some();
         // Ports of containers that other plugins attached have no network of berth's.

@@ -87,6 +87,12 @@ pub(super) fn remove(
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
     let doing = format!("remove network {name}");
+    let name = &berth.names().doing(&doing)?.find_network(name);
+    if let Some(declaration) = berth.declared(name).doing(&doing)? {
+        let engine = &declaration.engine;
+        return Err(Failure::plain(doing, format!("it is {engine}'s, which would go on using it"))
+            .with_hint(format!("remove it there: `{engine} network rm`")));
+    }
     let record = berth.network(name).doing(&doing)?.ok_or_else(|| unknown(&doing))?;
     let held = berth.held().doing(&doing)?;
     let attached: Vec<String> =

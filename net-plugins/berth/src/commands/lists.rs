@@ -14,18 +14,23 @@ pub(super) fn networks(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Fai
     const DOING: &str = "list networks";
     let records = berth.networks().doing(DOING)?;
     let held = berth.held().doing(DOING)?;
-    let views: Vec<NetworkView> = records.into_iter().map(|record| NetworkView::new(record, &held)).collect();
+    let names = berth.names().doing(DOING)?;
+    let view = |record| NetworkView::new(record, &held).named(&names);
+    let views: Vec<NetworkView> = records.into_iter().map(view).collect();
     list(out, NetworkView::HEAD, &views, NetworkView::row, "no networks: the first attach to one makes it")
 }
 
 /// `network inspect`
 pub(super) fn inspect(berth: &mut Berth, name: &NetworkName, out: &mut Out<'_>) -> Result<Exit, Failure> {
     let doing = format!("inspect network {name}");
+    let names = berth.names().doing(&doing)?;
+    let name = &names.find_network(name);
     let record = berth.network(name).doing(&doing)?.ok_or_else(|| unknown(&doing))?;
     let mut held = berth.held().doing(&doing)?;
     held.retain(|(row, _)| row.key.network == *name);
-    let network = NetworkView::new(record, &held);
-    let attached: Vec<AttachmentView> = held.into_iter().map(AttachmentView::new).collect();
+    let network = NetworkView::new(record, &held).named(&names);
+    let view = |held| AttachmentView::new(held).named(&names);
+    let attached: Vec<AttachmentView> = held.into_iter().map(view).collect();
     show(&network, &attached, out)
 }
 
@@ -59,8 +64,11 @@ pub(super) fn attachments(
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
     let held = berth.held().doing("list attachments")?;
-    let asked = held.into_iter().filter(|(row, _)| network.is_none_or(|name| row.key.network == *name));
-    let views: Vec<AttachmentView> = asked.map(AttachmentView::new).collect();
+    let names = berth.names().doing("list attachments")?;
+    let network = network.map(|name| names.find_network(name));
+    let asked =
+        held.into_iter().filter(|(row, _)| network.as_ref().is_none_or(|name| row.key.network == *name));
+    let views: Vec<AttachmentView> = asked.map(|held| AttachmentView::new(held).named(&names)).collect();
     list(out, AttachmentView::HEAD, &views, AttachmentView::row, "nothing is attached")
 }
 
@@ -71,11 +79,15 @@ pub(super) fn ports(
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
     let held = berth.held().doing("list published ports")?;
-    let asked = held.into_iter().filter(|(row, _)| network.is_none_or(|name| row.key.network == *name));
+    let names = berth.names().doing("list published ports")?;
+    let network = network.map(|name| names.find_network(name));
+    let asked =
+        held.into_iter().filter(|(row, _)| network.as_ref().is_none_or(|name| row.key.network == *name));
     let mut views: Vec<PortView> = asked
         .flat_map(|(row, held)| {
             let ports = held.published().ports.clone().into_iter();
-            ports.map(move |port| PortView::new(row.key.clone(), port))
+            let names = &names;
+            ports.map(move |port| PortView::new(row.key.clone(), port).named(names))
         })
         .collect();
     views.sort_by_key(PortView::order);

@@ -38,10 +38,11 @@ fn code(err: &CoreError) -> Code {
     match err {
         CoreError::Store(_) | CoreError::Record { .. } => Code::State,
         CoreError::Ipam(err) => of_ipam(err),
+        CoreError::Pool(_) => Code::AddressTaken,
         CoreError::Plan(PlanError::NotABridge { .. } | PlanError::OtherAddress { .. }) => {
             Code::DeviceConflict
         }
-        CoreError::Plan(PlanError::Overlap { .. }) => Code::SubnetConflict,
+        CoreError::Declare(_) | CoreError::Plan(PlanError::Overlap { .. }) => Code::SubnetConflict,
         CoreError::Plan(PlanError::Unsupported { .. }) => Code::UnsupportedField,
         CoreError::Execute(err) => match &err.cause {
             KernelError::Netlink(err) => of_netlink(err),

@@ -157,6 +157,7 @@ fn publish_request(wire: &Wire, before: &CniResult, request: &Request<Attachment
     Some(PublishRequest {
         key: key(&request.conf, &request.target.container, &request.target.ifname),
         ports: mappings.iter().map(port_request).collect(),
+        choices: Vec::new(),
         targets,
         masquerade_hairpin: wire.snat,
         masquerade_all: wire.masq_all,

@@ -52,6 +52,7 @@ fn attachment(container: &str, address: &str) -> AttachmentRecord {
         port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port()], ..Published::default() },
         bandwidth: None,
+        peer: None,
         sandbox_path: "/run/netns/c1".into(),
         sandbox: None,
     }

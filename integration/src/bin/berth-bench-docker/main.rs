@@ -1,0 +1,190 @@
+//! `berth-bench-docker`: berth's network driver against Docker's own `bridge`, on one dockerd and in one run.
+//!
+//! Every figure is of calls of Docker's API, medians of rounds in which the two take turns, so that both meet the same
+//! machine. The program prints one JSON object a line; `cargo xtask bench docker` makes a table of them in `docs/`.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark: whatever goes wrong ends it, and its output is its purpose"
+)]
+
+mod api;
+mod memory;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_integration::engine::{Berthd, Dockerd, engine_test};
+use berth_integration::{Debian, Host};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+
+/// Rounds of a single-call figure.
+const ROUNDS: usize = 15;
+/// Rounds of a container with many ports, each of which takes Docker's own driver many seconds.
+const MANY_PORTS_ROUNDS: usize = 3;
+/// How many ports are many.
+const MANY_PORTS: u16 = 200;
+
+/// The driver that is measured, and the one beside it.
+const DRIVERS: [&str; 2] = ["rbridge", "bridge"];
+const BESIDE: &str = "Docker's `bridge`";
+
+fn main() {
+    engine_test(&["dockerd", "iptables", "busybox"], |host| {
+        let mut berthd = Berthd::new(host, &["--roles", "docker"]);
+        row("memory of `berthd` at rest", "MB", berthd_memory(&berthd), None, Wanted::AtMost(15.0));
+        let docker = Dockerd::new(host, Debian::V12, &[]);
+        calls(host);
+        many_ports(host);
+        traffic::measure(host, &docker);
+        memory::measure(host, &berthd);
+        docker.end();
+        berthd.stop();
+    });
+}
+
+/// What a figure is to reach.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// At most this, in the figure's unit.
+    AtMost(f64),
+    /// At most so many times what it is compared with.
+    Times(f64),
+    /// At least so many times what it is compared with.
+    TimesAtLeast(f64),
+}
+
+/// Prints a figure of berth's, and what it is compared with.
+fn row(work: &str, unit: &str, berth: f64, beside: Option<f64>, wanted: Wanted) {
+    let other = beside.unwrap_or(f64::NAN);
+    let (words, met) = match wanted {
+        Wanted::AtMost(most) => (format!("≤ {most} {unit}"), berth <= most),
+        Wanted::Times(most) => (format!("≤ {most:.3} ×"), berth <= most * other),
+        Wanted::TimesAtLeast(least) => (format!("≥ {least} ×"), berth >= least * other),
+    };
+    let beside = beside.map(|value| json!({"name": BESIDE, "value": value}));
+    println!(
+        "{}",
+        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
+    );
+}
+
+/// Times of one kind of work, by driver.
+#[derive(Default)]
+struct Times(BTreeMap<&'static str, Vec<f64>>);
+
+impl Times {
+    fn add(&mut self, driver: &'static str, time: Duration) {
+        self.0.entry(driver).or_default().push(time.as_secs_f64() * 1000.0);
+    }
+
+    fn median(&self, driver: &str) -> f64 {
+        let mut sorted = self.0[driver].clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+
+    fn row(&self, work: &str, wanted: Wanted) {
+        row(work, "ms", self.median("rbridge"), Some(self.median("bridge")), wanted);
+    }
+}
+
+/// A network of `driver`. Its name sorts behind that of the container's first, so that its gateway stays that one's.
+fn network(api: &Api<'_>, driver: &str, name: &str) -> Duration {
+    api.post("/networks/create", &json!({"Name": name, "Driver": driver, "CheckDuplicate": true})).1
+}
+
+/// Create and remove a network; connect a running container to one, and disconnect it.
+fn calls(host: &Host) {
+    let api = Api::new(host);
+    let (mut create, mut remove) = (Times::default(), Times::default());
+    let (mut connect, mut disconnect) = (Times::default(), Times::default());
+    network(&api, "bridge", "a-first");
+    run(&api, "c0", "a-first", &json!({}));
+    for round in 0..=ROUNDS {
+        for driver in DRIVERS {
+            let name = format!("z-{driver}");
+            let created = network(&api, driver, &name);
+            let container = json!({"Container": "c0"});
+            let connected = api.post(&format!("/networks/{name}/connect"), &container).1;
+            let disconnected = api
+                .post(&format!("/networks/{name}/disconnect"), &json!({"Container": "c0", "Force": false}))
+                .1;
+            let removed = api.delete(&format!("/networks/{name}"));
+            // The first round loads what is loaded once.
+            if round > 0 {
+                create.add(driver, created);
+                connect.add(driver, connected);
+                disconnect.add(driver, disconnected);
+                remove.add(driver, removed);
+            }
+        }
+    }
+    api.delete("/containers/c0?force=1");
+    api.delete("/networks/a-first");
+    create.row("`network create`", Wanted::Times(0.7));
+    connect.row("`network connect`", Wanted::Times(0.7));
+    disconnect.row("`network disconnect`", Wanted::Times(0.7));
+    remove.row("`network rm`", Wanted::Times(1.0));
+}
+
+/// Creates and starts a container; how long the start took.
+fn run(api: &Api<'_>, name: &str, network: &str, bindings: &Value) -> Duration {
+    let exposed: BTreeMap<&String, Value> =
+        bindings.as_object().into_iter().flatten().map(|(port, _)| (port, json!({}))).collect();
+    let container = json!({
+        "Image": "nginx", "ExposedPorts": exposed,
+        "HostConfig": {"NetworkMode": network, "PortBindings": bindings},
+    });
+    api.post(&format!("/containers/create?name={name}"), &container);
+    api.post(&format!("/containers/{name}/start"), &Value::Null).1
+}
+
+/// A container with many published ports: its start, its removal, and the processes it takes.
+fn many_ports(host: &Host) {
+    let api = Api::new(host);
+    let bindings: BTreeMap<String, Value> = (0..MANY_PORTS)
+        .map(|n| (format!("{}/tcp", 1000 + n), json!([{"HostPort": (20_000 + n).to_string()}])))
+        .collect();
+    let (mut start, mut remove) = (Times::default(), Times::default());
+    let mut proxies = BTreeMap::new();
+    for driver in DRIVERS {
+        network(&api, driver, driver_network(driver));
+    }
+    for _ in 0..MANY_PORTS_ROUNDS {
+        for driver in DRIVERS {
+            start.add(driver, run(&api, "many", driver_network(driver), &json!(bindings)));
+            proxies.insert(driver, count_proxies(host));
+            remove.add(driver, api.delete("/containers/many?force=1"));
+        }
+    }
+    for driver in DRIVERS {
+        api.delete(&format!("/networks/{}", driver_network(driver)));
+    }
+    start.row(&format!("start with {MANY_PORTS} published ports"), Wanted::Times(0.1));
+    remove.row("removal of the same", Wanted::Times(1.0 / 30.0));
+    row("processes for the same", "", proxies["rbridge"], Some(proxies["bridge"]), Wanted::AtMost(0.0));
+}
+
+fn driver_network(driver: &str) -> &'static str {
+    if driver == "rbridge" { "ours" } else { "theirs" }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+fn count_proxies(host: &Host) -> f64 {
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    host.processes().iter().filter(|pid| name(pid).starts_with("docker-proxy")).count() as f64
+}
+
+/// What the daemon has in memory, MB.
+fn berthd_memory(berthd: &Berthd<'_>) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", berthd.pid().unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}

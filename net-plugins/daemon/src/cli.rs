@@ -1,0 +1,77 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use berth_store::Dirs;
+use clap::{Parser, ValueEnum as _};
+
+use crate::roles::Role;
+
+/// berth's daemon: answers Docker on its plugin sockets and looks after the host's networks.
+///
+/// It can be stopped, killed and started at any time: traffic never passes through it, and what it knows is in the
+/// records.
+#[derive(Debug, Parser)]
+#[command(name = "berthd", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do; all of it unless said otherwise
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLE")]
+    roles: Vec<Role>,
+    /// Where durable records are kept
+    #[arg(long, env = "BERTH_STATE_DIR", value_name = "DIR", default_value = "/var/lib/berth")]
+    state_dir: PathBuf,
+    /// Where records of this boot are kept
+    #[arg(long, env = "BERTH_RUN_DIR", value_name = "DIR", default_value = "/run/berth")]
+    run_dir: PathBuf,
+    /// Where Docker looks for plugin sockets
+    #[arg(long, env = "BERTH_PLUGIN_DIR", value_name = "DIR", default_value = "/run/docker/plugins")]
+    plugin_dir: PathBuf,
+    /// Where dockerd is asked for names, and what it still has
+    #[arg(long, env = "BERTH_DOCKER_SOCKET", value_name = "PATH", default_value = "/run/docker.sock")]
+    docker_socket: PathBuf,
+}
+
+impl Cli {
+    /// The roles, each once.
+    pub(crate) fn roles(&self) -> Vec<Role> {
+        let asked = |role: &Role| self.roles.is_empty() || self.roles.contains(role);
+        Role::value_variants().iter().copied().filter(asked).collect()
+    }
+
+    /// Where the records are.
+    pub(crate) fn dirs(&self) -> Result<Dirs> {
+        Ok(Dirs { state: std::path::absolute(&self.state_dir)?, run: std::path::absolute(&self.run_dir)? })
+    }
+
+    /// Where dockerd is asked.
+    pub(crate) fn docker_socket(&self) -> Result<PathBuf> {
+        Ok(std::path::absolute(&self.docker_socket)?)
+    }
+
+    /// Where the sockets go.
+    pub(crate) fn plugin_dir(&self) -> Result<PathBuf> {
+        Ok(std::path::absolute(&self.plugin_dir)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn roles_are_all_or_those_that_are_named() {
+        assert_eq!(parse("berthd").unwrap().roles(), Role::value_variants());
+        assert_eq!(parse("berthd --roles docker,docker").unwrap().roles(), [Role::Docker]);
+        assert!(parse("berthd --roles cooking").is_err());
+    }
+}

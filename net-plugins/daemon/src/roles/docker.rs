@@ -1,0 +1,68 @@
+//! Networks for Docker: one socket for each driver.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use berth_docker::ipam::Ipam;
+use berth_docker::network::Driver;
+use berth_docker::{Cores, Forward, Watcher, host, ipam, network, none};
+use berth_plugin_http::{Plugin, serve};
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+
+/// Serves Docker's network plugins.
+pub(crate) async fn run(context: Context) -> Result<()> {
+    let cores = Cores::new(&context.dirs);
+    let forward = Arc::new(Forward::new());
+    let watcher = {
+        let (cores, forward) = (cores.clone(), Arc::clone(&forward));
+        Watcher::new(cores, forward, context.docker_socket.clone(), context.workers.clone())
+    };
+    let plugins = [
+        ("rbridge.sock", bridge(&cores, &forward, &watcher)),
+        ("ripam.sock", addresses(&cores)),
+        (none::SOCKET, none::plugin()),
+        (host::SOCKET, host::plugin()),
+    ];
+    // All sockets before the first answer: a name that is taken is found before anything has begun.
+    let opened: Vec<_> = plugins
+        .into_iter()
+        .map(|(name, plugin)| Ok((context.socket(name)?, plugin)))
+        .collect::<Result<_>>()?;
+    let mut servers = JoinSet::new();
+    for (socket, plugin) in opened {
+        servers.spawn(serve(socket, plugin, context.workers.clone(), context.stopped()));
+    }
+    tracing::info!(state = %context.dirs.state.display(), run = %context.dirs.run.display(), "serving Docker");
+    context.ready();
+    servers.spawn(watch(watcher, context.stopped()));
+    while let Some(ended) = servers.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+async fn watch(watcher: Watcher, stop: impl Future<Output = ()>) -> std::io::Result<()> {
+    watcher.run(stop).await;
+    Ok(())
+}
+
+/// `rbridge`: networks, and addresses for them.
+fn bridge(cores: &Cores, forward: &Arc<Forward>, watcher: &Watcher) -> Plugin {
+    let ipam = Ipam::new(cores.clone(), network::DRIVER);
+    let (started, doubted, poked) = (ipam.clone(), Arc::clone(forward), watcher.clone());
+    let plugin = Plugin::implements(&["NetworkDriver", "IpamDriver"]).on_activate(move || {
+        doubted.doubt();
+        poked.poke();
+        started.activated();
+    });
+    ipam.methods(Driver::new(cores.clone(), Arc::clone(forward)).methods(plugin))
+}
+
+/// `ripam`: addresses for any network driver.
+fn addresses(cores: &Cores) -> Plugin {
+    let ipam = Ipam::new(cores.clone(), ipam::DRIVER);
+    let started = ipam.clone();
+    ipam.methods(Plugin::implements(&["IpamDriver"]).on_activate(move || started.activated()))
+}

@@ -1,0 +1,32 @@
+//! The roles. Each is a module with one function that runs until the daemon stops.
+
+mod docker;
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::context::Context;
+
+/// A part of the daemon that can run by itself, with privileges of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Networks and addresses for Docker: rbridge.sock, rnone.sock, ripam.sock
+    Docker,
+}
+
+impl Role {
+    /// Runs until the context says stop. Says ready when it does its work.
+    pub(crate) async fn run(self, context: Context) -> Result<()> {
+        match self {
+            Self::Docker => docker::run(context).await,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("?", |value| value.get_name()))
+    }
+}

@@ -1,0 +1,25 @@
+//! Docker's network and address plugin protocols, in front of the core.
+//!
+//! Docker's words stay in this crate. What dockerd makes of an answer is in the module of the driver.
+
+#![forbid(unsafe_code)]
+
+pub mod capabilities;
+mod cores;
+mod forward;
+pub mod host;
+pub mod ipam;
+mod names;
+pub mod network;
+pub mod none;
+mod options;
+mod ports;
+mod reconcile;
+mod refusal;
+mod view;
+mod watch;
+mod wire;
+
+pub use cores::Cores;
+pub use forward::Forward;
+pub use watch::Watcher;

@@ -1,0 +1,233 @@
+//! `docker network create -o KEY=VALUE`: Docker's own keys in their meaning, and berth's short ones.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use berth_plugin_http::Refusal;
+use berth_types::IfName;
+use serde_json::Value;
+
+use crate::wire::Options;
+
+/// Where the `-o` options are.
+const GENERIC: &str = "com.docker.network.generic";
+const INTERNAL: &str = "com.docker.network.internal";
+
+/// What can be chosen for a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NetworkOptions {
+    pub(crate) bridge: Option<IfName>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) between_containers: bool,
+    pub(crate) masquerade: bool,
+    pub(crate) isolated: bool,
+    pub(crate) anti_spoofing: bool,
+    pub(crate) host_binding: Option<IpAddr>,
+    pub(crate) link_prefix: String,
+    pub(crate) internal: bool,
+}
+
+/// An option: berth's name, Docker's, what it takes.
+struct Known {
+    short: &'static str,
+    docker: Option<&'static str>,
+    takes: &'static str,
+}
+
+const KNOWN: &[Known] = &[
+    Known {
+        short: "bridge",
+        docker: Some("com.docker.network.bridge.name"),
+        takes: "a name of up to 15 characters",
+    },
+    Known { short: "mtu", docker: Some("com.docker.network.driver.mtu"), takes: "68 to 65535" },
+    Known { short: "icc", docker: Some("com.docker.network.bridge.enable_icc"), takes: "true or false" },
+    Known {
+        short: "masquerade",
+        docker: Some("com.docker.network.bridge.enable_ip_masquerade"),
+        takes: "true or false",
+    },
+    Known {
+        short: "host_binding",
+        docker: Some("com.docker.network.bridge.host_binding_ipv4"),
+        takes: "an address of the host",
+    },
+    Known {
+        short: "link_prefix",
+        docker: Some("com.docker.network.container_iface_prefix"),
+        takes: "the start of a link's name",
+    },
+    Known { short: "isolated", docker: None, takes: "true or false" },
+    Known { short: "anti_spoofing", docker: None, takes: "true or false" },
+];
+
+/// The list of known options, as a person reads it.
+fn known() -> String {
+    let text = |known: &Known| match known.docker {
+        Some(docker) => format!("{} ({docker})", known.short),
+        None => known.short.to_owned(),
+    };
+    KNOWN.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+impl Default for NetworkOptions {
+    /// As Docker's own bridge networks, but that forged frames are dropped.
+    fn default() -> Self {
+        Self {
+            bridge: None,
+            mtu: None,
+            between_containers: true,
+            masquerade: true,
+            isolated: true,
+            anti_spoofing: true,
+            host_binding: None,
+            link_prefix: "eth".to_owned(),
+            internal: false,
+        }
+    }
+}
+
+impl NetworkOptions {
+    /// Reads the options of a `CreateNetwork`.
+    pub(crate) fn parse(options: &Options) -> Result<Self, Refusal> {
+        let mut found = Self { internal: flag(options.get(INTERNAL))?, ..Self::default() };
+        for (key, value) in generic(options)? {
+            found.set(&key, &value)?;
+        }
+        Ok(found)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
+        let option = KNOWN.iter().find(|known| known.short == key || known.docker == Some(key));
+        let Some(Known { short, takes, .. }) = option else {
+            return Err(Refusal::new(format!("unknown option `{}`; known are {}", shortened(key), known())));
+        };
+        let wrong = || {
+            Refusal::new(format!(
+                "option `{key}` takes {takes}, not `{}`; known options are {}",
+                shortened(value),
+                known()
+            ))
+        };
+        let boolean = || parse_bool(value).ok_or_else(wrong);
+        match *short {
+            "bridge" => self.bridge = Some(IfName::new(value).map_err(|_| wrong())?),
+            "mtu" => {
+                let mtu = value.parse().ok().filter(|mtu| *mtu == 0 || (68..=65_535).contains(mtu));
+                // Docker's driver takes 0 for "not said".
+                self.mtu = Some(mtu.ok_or_else(wrong)?).filter(|mtu| *mtu != 0);
+            }
+            "icc" => self.between_containers = boolean()?,
+            "masquerade" => self.masquerade = boolean()?,
+            "isolated" => self.isolated = boolean()?,
+            "anti_spoofing" => self.anti_spoofing = boolean()?,
+            "host_binding" => {
+                let addr: IpAddr = value.parse().map_err(|_| wrong())?;
+                self.host_binding = Some(addr).filter(|addr| !addr.is_unspecified());
+            }
+            _ => {
+                // The engine adds a number.
+                IfName::new(format!("{value}99")).map_err(|_| wrong())?;
+                if value.is_empty() {
+                    return Err(wrong());
+                }
+                self.link_prefix = value.to_owned();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `-o` options. All values are texts.
+fn generic(options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
+    let Some(value) = options.get(GENERIC).filter(|value| !value.is_null()) else {
+        return Ok(BTreeMap::new());
+    };
+    let wrong = || Refusal::new(format!("`{GENERIC}` is not a table of texts"));
+    let table = value.as_object().ok_or_else(wrong)?;
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    table.iter().map(|entry| text(entry).ok_or_else(wrong)).collect()
+}
+
+fn flag(value: Option<&Value>) -> Result<bool, Refusal> {
+    match value {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(text)) if parse_bool(text).is_some() => Ok(parse_bool(text).unwrap_or_default()),
+        Some(_) => Err(Refusal::new(format!("`{INTERNAL}` is neither true nor false"))),
+    }
+}
+
+/// The words that Docker's own options take (Go's `strconv.ParseBool`).
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+pub(crate) fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(generic: Value) -> Result<NetworkOptions, String> {
+        let options = Options::from([(GENERIC.to_owned(), generic)]);
+        NetworkOptions::parse(&options).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn dockers_names_and_berths_mean_the_same() {
+        for (long, short, value) in [
+            ("com.docker.network.bridge.name", "bridge", "br-x"),
+            ("com.docker.network.driver.mtu", "mtu", "1450"),
+            ("com.docker.network.bridge.enable_icc", "icc", "false"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "masquerade", "0"),
+            ("com.docker.network.bridge.host_binding_ipv4", "host_binding", "127.0.0.1"),
+            ("com.docker.network.container_iface_prefix", "link_prefix", "lan"),
+        ] {
+            let (one, two) = (parse(json!({long: value})).unwrap(), parse(json!({short: value})).unwrap());
+            assert_eq!(one, two);
+            assert_ne!(one, NetworkOptions::default(), "{long} changes nothing");
+        }
+        assert_eq!(parse(json!({})).unwrap(), NetworkOptions::default());
+        assert_eq!(parse(Value::Null).unwrap(), NetworkOptions::default());
+        assert_eq!(parse(json!({"mtu": "0"})).unwrap().mtu, None);
+    }
+
+    #[test]
+    fn what_is_unknown_or_malformed_is_refused_with_the_known() {
+        for (generic, words) in [
+            (
+                json!({"colour": "red"}),
+                "unknown option `colour`; known are bridge (com.docker.network.bridge.name), mtu",
+            ),
+            (json!({"mtu": "many"}), "option `mtu` takes 68 to 65535, not `many`; known options are"),
+            (json!({"mtu": "67"}), "takes 68 to 65535"),
+            (json!({"bridge": "a/b"}), "option `bridge` takes"),
+            (json!({"com.docker.network.bridge.enable_icc": "maybe"}), "takes true or false, not `maybe`"),
+            (json!({"host_binding": "localhost"}), "takes an address of the host"),
+            (json!({"link_prefix": ""}), "takes the start of a link's name"),
+            (json!({"link_prefix": "much-too-long-x"}), "takes the start of a link's name"),
+            (json!({"mtu": 1450}), "is not a table of texts"),
+            (json!([1]), "is not a table of texts"),
+        ] {
+            let err = parse(generic.clone()).unwrap_err();
+            assert!(err.contains(words), "{generic}: {err}");
+        }
+    }
+
+    #[test]
+    fn internal_is_an_option_of_its_own() {
+        let options = |value: Value| Options::from([(INTERNAL.to_owned(), value)]);
+        assert!(NetworkOptions::parse(&options(json!(true))).unwrap().internal);
+        assert!(NetworkOptions::parse(&options(json!("true"))).unwrap().internal);
+        assert!(NetworkOptions::parse(&options(json!(7))).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! Asks Docker's API, in the background and never from a handler: dockerd answers it only once it has started, and
+//! waits for its plugins while it starts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use berth_plugin_http::Workers;
+use bollard::query_parameters::EventsOptionsBuilder;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+
+use crate::cores::Cores;
+use crate::forward::Forward;
+use crate::network::DRIVER;
+use crate::reconcile::{MISSING_FOR, Missing, reconcile};
+use crate::refusal::{Failure, plain};
+use crate::view::DockerNetwork;
+
+/// How long one request may take. Docker's own waits for a container are longer, and are not waited for here.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a comparison may take.
+const COMPARISON: Duration = Duration::from_secs(120);
+/// From one event to the comparison: several come together.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Without any event.
+const EVERY: Duration = Duration::from_secs(60);
+/// Between two tries to reach dockerd, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Watches one dockerd.
+#[derive(Clone)]
+pub struct Watcher {
+    cores: Cores,
+    forward: Arc<Forward>,
+    socket: PathBuf,
+    workers: Workers,
+    poked: Arc<Notify>,
+    missing: Arc<Mutex<Missing>>,
+    /// Aliases by endpoint: asked for once, because the question takes the container's lock.
+    aliases: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+}
+
+impl Watcher {
+    /// Of the dockerd behind `socket`.
+    pub fn new(cores: Cores, forward: Arc<Forward>, socket: PathBuf, workers: Workers) -> Self {
+        Self {
+            cores,
+            forward,
+            socket,
+            workers,
+            poked: Arc::default(),
+            missing: Arc::default(),
+            aliases: Arc::default(),
+        }
+    }
+
+    /// Looks soon: dockerd started, or something happened that is no event.
+    pub fn poke(&self) {
+        self.poked.notify_one();
+    }
+
+    /// Watches until `stop` is done. A dockerd that is not there, or hangs, costs a try now and then.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut pause = RETRY.0;
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                ended = self.connected() => {
+                    match ended {
+                        Ok(()) => pause = RETRY.0,
+                        Err(why) => {
+                            tracing::debug!(%why, "Docker's API is not to be had");
+                            pause = (pause * 2).min(RETRY.1);
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = &mut stop => return,
+                () = self.poked.notified() => pause = RETRY.0,
+                () = tokio::time::sleep(pause) => (),
+            }
+        }
+    }
+
+    /// One connection, from its first answer to its end.
+    async fn connected(&self) -> Result<(), String> {
+        if !self.socket.exists() {
+            return Err(format!("there is no {}", self.socket.display()));
+        }
+        let path = self.socket.to_string_lossy();
+        let docker = Docker::connect_with_unix(&path, REQUEST.as_secs(), API_DEFAULT_VERSION);
+        let docker = docker.map_err(|err| err.to_string())?;
+        let docker = docker.negotiate_version().await.map_err(|err| err.to_string())?;
+        tracing::info!(socket = %path, "Docker answers");
+        let kinds = HashMap::from([("type", vec!["network", "container"])]);
+        // The events before the first look: nothing is missed in between.
+        let events = docker.events(Some(EventsOptionsBuilder::new().filters(&kinds).build()));
+        let mut events = pin!(events);
+        loop {
+            self.look(&docker).await?;
+            let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(_)) => (),
+                    Some(Err(err)) => return Err(err.to_string()),
+                    None => return Ok(()),
+                },
+                () = self.poked.notified() => (),
+                () = tokio::time::sleep(again) => (),
+            }
+            // What comes at once is looked at once.
+            let settled = tokio::time::sleep(SETTLE);
+            let mut settled = pin!(settled);
+            loop {
+                tokio::select! {
+                    () = &mut settled => break,
+                    event = events.next() => match event {
+                        Some(Ok(_)) => (),
+                        Some(Err(err)) => return Err(err.to_string()),
+                        None => return Ok(()),
+                    },
+                }
+            }
+        }
+    }
+
+    fn missing(&self) -> std::sync::MutexGuard<'_, Missing> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for everything, and compares.
+    async fn look(&self, docker: &Docker) -> Result<(), String> {
+        let networks = self.networks(docker).await?;
+        let this = self.clone();
+        let done = self.workers.run(COMPARISON, move || {
+            this.forward.look();
+            let compared = this.cores.with(|berth| {
+                reconcile(berth, &networks, &mut this.missing(), Instant::now()).map_err(Failure::from)
+            });
+            compared.map_err(plain)
+        });
+        match done.await {
+            Ok(Ok(())) => (),
+            Ok(Err(why)) => tracing::warn!(%why, "not compared with Docker; tried again later"),
+            Err(why) => tracing::warn!(?why, "comparing with Docker takes long"),
+        }
+        Ok(())
+    }
+
+    /// Docker's networks of berth's driver. All or an error: a network left out would look removed.
+    async fn networks(&self, docker: &Docker) -> Result<Vec<DockerNetwork>, String> {
+        let listed = docker.list_networks(None).await.map_err(|err| err.to_string())?;
+        let mut found = Vec::new();
+        for network in listed {
+            // A packaged plugin's name has a tag.
+            let driver = network.driver.unwrap_or_default();
+            let (Some(id), true) = (network.id, driver.split(':').next() == Some(DRIVER)) else { continue };
+            let inspected = match docker.inspect_network(&id, None).await {
+                Ok(inspected) => inspected,
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => continue,
+                Err(err) => return Err(err.to_string()),
+            };
+            let mut read =
+                DockerNetwork::read(inspected).ok_or_else(|| format!("no sense in network {id}"))?;
+            self.add_aliases(docker, &mut read).await;
+            found.push(read);
+        }
+        let of = |endpoint: &String| found.iter().any(|network| network.endpoints.contains_key(endpoint));
+        self.aliases().retain(|endpoint, _| of(endpoint));
+        Ok(found)
+    }
+
+    fn aliases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other names of containers. They only embellish: what is not answered is left out.
+    async fn add_aliases(&self, docker: &Docker, network: &mut DockerNetwork) {
+        let id = network.id.clone();
+        for (number, endpoint) in network.endpoints.iter_mut().filter(|(_, endpoint)| !endpoint.is_joining())
+        {
+            let known = self.aliases().get(number).cloned();
+            if let Some(aliases) = known {
+                endpoint.aliases = aliases;
+                continue;
+            }
+            let Ok(container) = docker.inspect_container(&endpoint.container, None).await else { continue };
+            let networks = container.network_settings.and_then(|settings| settings.networks);
+            let of_network = networks.unwrap_or_default().into_values();
+            let own = of_network.filter(|one| one.network_id.as_deref() == Some(id.as_str()));
+            let mut aliases: Vec<String> = own.filter_map(|one| one.aliases).flatten().collect();
+            aliases.sort();
+            aliases.dedup();
+            endpoint.aliases.clone_from(&aliases);
+            self.aliases().insert(number.clone(), aliases);
+        }
+    }
+}
