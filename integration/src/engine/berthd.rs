@@ -17,18 +17,35 @@ const READY: Duration = Duration::from_secs(20);
 pub struct Berthd<'h> {
     host: &'h Host,
     args: Vec<String>,
+    records: Records,
     notify: (PathBuf, UnixDatagram),
     daemon: Option<Proc>,
+}
+
+/// Where the records are.
+#[derive(Debug, Clone, Copy)]
+enum Records {
+    Default,
+    OfTheKit,
 }
 
 impl<'h> Berthd<'h> {
     /// Starts it, for instance with `["--roles", "docker,keeper"]`, and waits until it says that it is ready.
     pub fn new(host: &'h Host, args: &[&str]) -> Self {
+        Self::with(host, args, Records::Default)
+    }
+
+    /// Like [`Berthd::new`], with the records where the plugins have them that the kit calls.
+    pub fn beside_cni(host: &'h Host, args: &[&str]) -> Self {
+        Self::with(host, args, Records::OfTheKit)
+    }
+
+    fn with(host: &'h Host, args: &[&str], records: Records) -> Self {
         let path = host.dir().join("berthd-notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(READY)).unwrap();
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut berthd = Self { host, args, notify: (path, socket), daemon: None };
+        let mut berthd = Self { host, args, records, notify: (path, socket), daemon: None };
         berthd.start();
         berthd
     }
@@ -37,7 +54,11 @@ impl<'h> Berthd<'h> {
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "berthd runs already");
-        let cmd = super::default_records(self.host.cmd(berthd_binary())).args(&self.args);
+        let cmd = self.host.cmd(berthd_binary()).args(&self.args);
+        let cmd = match self.records {
+            Records::Default => super::default_records(cmd),
+            Records::OfTheKit => cmd,
+        };
         let cmd =
             cmd.env("NOTIFY_SOCKET", &self.notify.0).env("BERTH_LOG", "info,berth_core=debug,berthd=debug");
         let daemon = self.daemon.insert(cmd.spawn());
@@ -64,6 +85,11 @@ impl<'h> Berthd<'h> {
         daemon.signal(Signal::TERM);
         let ran = daemon.wait(READY);
         assert!(ran.status.success(), "berthd ended badly: {ran}");
+    }
+
+    /// Stops it in its tracks, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.as_ref().expect("berthd runs").signal(signal);
     }
 
     /// Whether it runs.

@@ -39,6 +39,12 @@ pub(crate) fn agree(stage: &Stage<'_>) {
         if docker != records {
             return Err(format!("Docker knows the addresses {docker:?}, berth {records:?}"));
         }
+        let networks = berth(stage.host, ["network", "ls", "--json"]).run();
+        let networks: Value = serde_json::from_str(&networks).unwrap();
+        let of_docker = stage.types("docker network ls --quiet --filter driver=rbridge");
+        if networks.as_array().map(Vec::len) != Some(of_docker.lines().count()) {
+            return Err(format!("Docker knows the networks {of_docker}, berth {networks}"));
+        }
         let attachments = attachments(stage.host).len();
         if links.len() != attachments {
             return Err(format!("{attachments} attachments, but these links: {links:?}"));

@@ -14,6 +14,7 @@
 
 mod common;
 mod engine_compose;
+mod engine_life;
 mod engine_names;
 mod engine_networks;
 mod engine_ports;

@@ -16,6 +16,7 @@ mod common;
 
 mod bridges;
 mod flushes;
+mod keeper;
 mod overtaking;
 mod reboots;
 mod records;

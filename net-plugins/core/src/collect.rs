@@ -4,11 +4,12 @@
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
 use berth_netlink::sysctl::SysctlKey;
-use berth_netlink::{Link, LinkKind, Netlink, sysctl};
+use berth_netlink::{Addr, Link, LinkKind, Netlink, sysctl};
 use berth_nft::{Element, NftSocket, RulesetState};
 use berth_store::lock::{HostLock, NetworkLock, RulesLock};
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
 use berth_types::{AttachmentKey, ContainerId, Family, IfName, NetworkName};
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -32,6 +33,8 @@ pub struct GcRequest {
     pub valid: Option<BTreeSet<(ContainerId, IfName)>>,
     /// Whether networks without attachments go too.
     pub idle_networks: bool,
+    /// Whether what is broken stays as it is, and only what nobody owns any more goes.
+    pub collect_only: bool,
     /// Whether to say what would be done and do nothing.
     pub dry_run: bool,
 }
@@ -80,7 +83,9 @@ impl Berth {
             }
         }
         self.forget_old_networks(request)?;
-        self.mend_networks(request, &mut report, &mut errors)?;
+        if !request.collect_only {
+            self.mend_networks(request, &mut report, &mut errors)?;
+        }
         self.restore(request, &mut report, &mut errors)?;
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
     }
@@ -202,7 +207,10 @@ impl Berth {
     }
 
     /// Removes a network; gives back who is attached, if somebody is, and then changes nothing.
-    fn remove_network_unless_used(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
+    pub(crate) fn remove_network_unless_used(
+        &mut self,
+        name: &NetworkName,
+    ) -> Result<Vec<AttachmentRow>, CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let attached = self.attached_to(name)?;
         if !attached.is_empty() {
@@ -238,22 +246,26 @@ impl Berth {
         })
     }
 
-    /// Makes bridges of berth's that somebody deleted again, and puts ports back on them.
+    /// Makes bridges of berth's that somebody deleted again, puts ports back on them, and brings them and their addresses back.
     fn mend_networks(
         &mut self,
         request: &GcRequest,
         report: &mut GcReport,
         errors: &mut Vec<String>,
     ) -> Result<(), CoreError> {
-        let links = Netlink::open()?.links()?;
+        let netlink = Netlink::open()?;
+        let (links, addrs) = (netlink.links()?, netlink.addrs_all()?);
         let link_of = |name: &IfName| links.iter().find(|link| link.name == *name);
         let attachments = self.attachments()?;
         let declared = self.declared_names()?;
         for network in self.networks()? {
             let attached = attachments.iter().filter(|record| record.key.network == network.name);
             let mut ports = attached.filter_map(|record| link_of(&record.host_ifname));
-            let lost = declared.contains(&network.name) && link_of(&network.bridge).is_none();
-            let broken = lost || ports.any(|port| port.master.is_none());
+            let on_none = ports.any(|port| port.master.is_none());
+            let broken = match link_of(&network.bridge) {
+                None => on_none || declared.contains(&network.name),
+                Some(bridge) => on_none || has_lost(&network, bridge, &addrs),
+            };
             let other = request.network.as_ref().is_some_and(|name| *name != network.name);
             if !broken || other || report.networks.contains(&network.name) {
                 continue;
@@ -270,7 +282,10 @@ impl Berth {
     fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
-        self.make_network(&mut kernel, &network.spec(), Joining::default())
+        self.make_network(&mut kernel, &network.spec(), Joining::default())?;
+        drop(kernel);
+        // It may have been removed meanwhile.
+        self.unmake_if_unwanted(&network.name)
     }
 
     fn attached_to(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
@@ -316,9 +331,8 @@ impl Berth {
                     Ok::<_, CoreError>(())
                 })?;
             }
-            let current = berth_nft::ruleset_state(&mut socket)? == RulesetState::Current;
-            let missing = !late.is_empty() || !self.wanted_elements()?.is_subset(&there);
-            report.ruleset_restored = !current || missing;
+            report.ruleset_restored =
+                !request.collect_only && (!late.is_empty() || self.ruleset_lacks(&mut socket)?);
             let strays = self.strays(&there)?;
             report.elements = strays.iter().map(ToString::to_string).collect();
             if request.dry_run {
@@ -334,6 +348,28 @@ impl Berth {
             report.host_restored = self.leave_host(&mut socket, errors)?;
         }
         Ok(())
+    }
+
+    /// Whether the ruleset is not as it was laid, or lacks what the records ask for. What somebody is just laying or making
+    /// is waited for.
+    fn ruleset_lacks(&mut self, socket: &mut NftSocket) -> Result<bool, CoreError> {
+        if !self.lacks_now(socket)? {
+            return Ok(false);
+        }
+        for network in self.networks()?.iter().filter(|network| network.pending) {
+            drop(NetworkLock::shared(self.dirs(), &network.name)?);
+        }
+        let _lock = RulesLock::exclusive(self.dirs())?;
+        self.lacks_now(socket)
+    }
+
+    fn lacks_now(&mut self, socket: &mut NftSocket) -> Result<bool, CoreError> {
+        // Wanted before and after the look: what an attach or a detach changed meanwhile is not missing.
+        let before = self.wanted_elements()?;
+        let current = berth_nft::ruleset_state(socket)? == RulesetState::Current;
+        let there = rules::dump()?;
+        let after = self.wanted_elements()?;
+        Ok(!current || before.intersection(&after).any(|element| !there.contains(element)))
     }
 
     /// Takes berth off a host that nobody uses any more, after an attach that failed. Best effort: `gc` does it again.
@@ -361,6 +397,7 @@ impl Berth {
         errors.extend(berth_nft::docker_user::withdraw().err().map(|err| Chain(&err).to_string()));
         errors.extend(self.restore_switches()?);
         host.remove()?;
+        crate::keeper::sweep(self.dirs());
         errors.extend(berth_store::lock::sweep(self.dirs()).err().map(|err| Chain(&err).to_string()));
         Ok(true)
     }
@@ -434,4 +471,13 @@ impl Berth {
         let closed = self.store_mut().read(|tx| tx.uplinks_closed().map_err(CoreError::from))?;
         Ok(closed.into_iter().map(|(family, link)| Element::ClosedRouter { family, link }).collect())
     }
+}
+
+/// Whether somebody took down a bridge that berth made, or an address of it away.
+fn has_lost(network: &NetworkRecord, bridge: &Link, addrs: &[Addr]) -> bool {
+    let has =
+        |gateway: &IpNetwork| addrs.iter().any(|addr| addr.index == bridge.index && addr.address == *gateway);
+    // One that is being made has not everything yet; one that others made is theirs to take down.
+    let ours = network.bridge_is_ours && !network.pending && is_ours(bridge, Some(network));
+    ours && !(bridge.up && network.gateways.iter().all(has))
 }

@@ -161,7 +161,18 @@ impl Berth {
         let mut kernel = Kernel::open(self, None)?;
         let leases = declaration.leases();
         let joining = Joining { leases: &leases, ..Joining::default() };
-        self.ensure_network(&mut kernel, &declaration.spec(), joining).map(drop)
+        self.ensure_network(&mut kernel, &declaration.spec(), joining).map(drop)?;
+        self.unmake_if_unwanted(&declaration.name)
+    }
+
+    /// Takes a network away again that was deleted while it was made: whoever makes looks afterwards whether it is still
+    /// declared or in use, and whoever deletes removes it once more after the declaration.
+    pub(crate) fn unmake_if_unwanted(&mut self, name: &NetworkName) -> Result<(), CoreError> {
+        if self.declared(name)?.is_none() {
+            // Refused, and rightly so, while somebody is attached.
+            self.remove_network_unless_used(name)?;
+        }
+        Ok(())
     }
 
     /// Removes a declared network with everything that is still on it: its engine says that nothing is. Unknown is
@@ -177,6 +188,7 @@ impl Berth {
         }
         self.remove_network(name)?;
         self.undeclare(name)?;
+        self.unmake_if_unwanted(name)?;
         self.leave_if_unused();
         Ok(())
     }

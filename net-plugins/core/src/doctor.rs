@@ -32,6 +32,7 @@ use crate::attachment::AttachmentRecord;
 use crate::berth::Berth;
 use crate::elements;
 use crate::error::CoreError;
+use crate::keeper::FightView;
 use crate::published::{Held, Published};
 
 /// How bad a finding is. The order is that of need.
@@ -114,6 +115,7 @@ fn look(dirs: &Dirs) -> Vec<Finding> {
     let seen = read::kernel(&mut findings);
     let recorded = read::records(dirs, &seen, &mut findings);
     findings.extend(recorded.into_iter().flat_map(|recorded| compared(&recorded, &seen)));
+    findings.extend(crate::keeper::view(dirs).and_then(|keeper| keeper.fight).map(fought));
     findings
 }
 
@@ -123,6 +125,23 @@ fn compared(recorded: &records::Recorded, seen: &read::Seen) -> Vec<Finding> {
     findings.extend(rules::compare(recorded, seen));
     findings.extend(host::compare(recorded, seen));
     findings
+}
+
+/// The keeper puts right what another program destroys, and neither gives way.
+fn fought(FightView { what, by, pid, repairs, pause_s }: FightView) -> Finding {
+    let who = match (by.filter(|name| !name.is_empty()), pid) {
+        (Some(name), Some(pid)) => format!("`{name}` (process {pid})"),
+        _ => "a program that the kernel does not name".to_owned(),
+    };
+    Words {
+        object: &what,
+        what: format!("is destroyed as often as berthd puts it right: {repairs} times so far, last by {who}"),
+        cause: "two programs that each take this part of the host for theirs",
+        fix: format!(
+            "have the other program leave berth's tables and links alone (load its own table instead of flushing all); until then berthd tries again every {pause_s} s"
+        ),
+    }
+    .person("fight")
 }
 
 /// What differs of one attachment.

@@ -24,6 +24,7 @@ mod engine;
 mod error;
 pub mod execute;
 mod flows;
+pub mod keeper;
 pub mod kernel;
 mod lease;
 pub mod loopback;

@@ -208,7 +208,8 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
         gateway: *gateway,
         gateways,
         subnets,
-        mac: observed.bridge.as_ref().and_then(|link| link.mac).unwrap_or(mac),
+        // Made again it keeps its MAC: containers know their gateway by it.
+        mac: observed.bridge.as_ref().map_or(old.map(|old| old.mac), |link| link.mac).unwrap_or(mac),
         mtu: *mtu,
         promisc: *promisc,
         vlan: vlan.clone(),

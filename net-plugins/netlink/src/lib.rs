@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Netlink`] | rtnetlink: links, addresses, routes, neighbours, traffic control |
 //! | [`Sandbox`] | namespaces |
+//! | [`LinkEvents`] | what changes, as it changes |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`announce`] | ARP and neighbour advertisements |
 //! | [`port_list`] | which ports of the host have sockets at all |
@@ -30,6 +31,7 @@ mod sandbox;
 mod sys;
 pub mod sysctl;
 mod tc;
+mod watch;
 
 pub use addr::{Addr, AddrFlags};
 pub use error::{NetlinkError, Refusal, Side};
@@ -42,3 +44,4 @@ pub use netlink::Netlink;
 pub use route::{ROUTE_PROTOCOL, RouteEntry, RouteFilter, RouteLookup, RouteSpec};
 pub use sandbox::{Sandbox, SandboxError};
 pub use tc::{Tbf, traffic_shaping_supported};
+pub use watch::{LinkEvents, LinkNews};

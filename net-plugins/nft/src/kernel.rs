@@ -18,7 +18,9 @@ pub(crate) mod msg {
     pub(crate) const NEWTABLE: u16 = nft(0);
     pub(crate) const GETTABLE: u16 = nft(1);
     pub(crate) const DELTABLE: u16 = nft(2);
+    pub(crate) const NEWCHAIN: u16 = nft(3);
     pub(crate) const GETCHAIN: u16 = nft(4);
+    pub(crate) const DELCHAIN: u16 = nft(5);
     pub(crate) const NEWRULE: u16 = nft(6);
     pub(crate) const GETRULE: u16 = nft(7);
     pub(crate) const DELRULE: u16 = nft(8);
@@ -28,6 +30,7 @@ pub(crate) mod msg {
     pub(crate) const NEWSETELEM: u16 = nft(12);
     pub(crate) const GETSETELEM: u16 = nft(13);
     pub(crate) const DELSETELEM: u16 = nft(14);
+    pub(crate) const NEWGEN: u16 = nft(15);
     pub(crate) const GETGEN: u16 = nft(16);
 }
 
@@ -73,6 +76,8 @@ pub(crate) mod nfta {
     pub(crate) const IMMEDIATE_DREG: u16 = 1;
     pub(crate) const IMMEDIATE_DATA: u16 = 2;
     pub(crate) const GEN_ID: u16 = 1;
+    pub(crate) const GEN_PROC_PID: u16 = 2;
+    pub(crate) const GEN_PROC_NAME: u16 = 3;
 }
 
 /// `NFT_SET_ELEM_INTERVAL_END`.

@@ -27,6 +27,7 @@ mod ruleset;
 mod schema;
 mod socket;
 mod span;
+mod watch;
 mod wire;
 
 pub use batch::{Batch, CommitError};
@@ -40,3 +41,4 @@ pub use read::{Dump, ReadError};
 pub use ruleset::{MARK_MASK, MARK_VALUE, render};
 pub use schema::TABLE;
 pub use socket::{NftSocket, SocketError};
+pub use watch::{Author, RulesetEvents, RulesetNews};

@@ -23,7 +23,7 @@ pub(super) fn gc(
     dry_run: bool,
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
-    let request = GcRequest { network, valid: None, idle_networks: true, dry_run };
+    let request = GcRequest { network, idle_networks: true, dry_run, ..GcRequest::default() };
     let report = berth.gc(&request).doing("collect what nobody owns")?;
     show(&report, dry_run, out)
 }

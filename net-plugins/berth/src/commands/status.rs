@@ -1,6 +1,7 @@
 //! `status`: one screen about this host.
 
 use berth_core::doctor::{Overview, RulesetView, overview};
+use berth_core::keeper::KeeperView;
 use berth_store::Dirs;
 use serde::Serialize;
 
@@ -45,6 +46,7 @@ fn show(overview: &Overview, out: &mut Out<'_>) -> Result<Exit, Failure> {
         ("ports", ports.to_string()),
         ("leases", leases.to_string()),
         ("forwarding", forwarding(overview)),
+        ("keeper", keeper(overview.keeper.as_ref(), out)),
     ];
     for (label, value) in facts {
         let label = out.coloured(Colour::Quiet, &format!("{label:<11}"));
@@ -63,6 +65,18 @@ fn ruleset_words(ruleset: RulesetView, networks: usize, out: &Out<'_>) -> String
         RulesetView::Unknown => (Colour::Warn, "cannot be read; that needs root"),
     };
     out.coloured(colour, words)
+}
+
+fn keeper(keeper: Option<&KeeperView>, out: &Out<'_>) -> String {
+    let (colour, words) = match keeper {
+        None => (Colour::Quiet, "none; berthd puts right at once what other programs destroy".to_owned()),
+        Some(KeeperView { repairs, fight: None }) => (Colour::Good, format!("watching, {repairs} repairs")),
+        Some(KeeperView { fight: Some(fight), .. }) => {
+            let by = fight.by.as_deref().unwrap_or("another program");
+            (Colour::Bad, format!("in a fight with {by} about {}; see `berth doctor`", fight.what))
+        }
+    };
+    out.coloured(colour, &words)
 }
 
 fn forwarding(overview: &Overview) -> String {
@@ -91,6 +105,7 @@ mod tests {
             leases: 5,
             forwards_ipv4: Some(true),
             forwards_ipv6: None,
+            keeper: Some(KeeperView { repairs: 3, fight: None }),
         }
     }
 

@@ -17,6 +17,7 @@ use super::records::{Recorded, Row};
 use super::{Finding, Lease, Words};
 use crate::berth::{Berth, is_dead, parsed, sandbox_is_gone};
 use crate::error::{Chain, CoreError};
+use crate::keeper::{self, KeeperView};
 use crate::network::NetworkRecord;
 use crate::published::Held;
 
@@ -327,6 +328,8 @@ pub struct Overview {
     pub forwards_ipv4: Option<bool>,
     /// Whether the host forwards IPv6.
     pub forwards_ipv6: Option<bool>,
+    /// What the keeper does; absent where none runs.
+    pub keeper: Option<KeeperView>,
 }
 
 /// Counts, and changes nothing.
@@ -356,6 +359,7 @@ pub fn overview(dirs: &Dirs) -> Result<Overview, CoreError> {
         leases: recorded.leases.len(),
         forwards_ipv4: switch(&["net", "ipv4", "ip_forward"]),
         forwards_ipv6: switch(&["net", "ipv6", "conf", "all", "forwarding"]),
+        keeper: keeper::view(dirs),
     })
 }
 

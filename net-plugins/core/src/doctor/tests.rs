@@ -495,3 +495,20 @@ fn the_worst_finding_comes_first_and_decides() {
     assert_eq!(diagnosis.worst(), Some(Severity::Person));
     assert!(Diagnosis::of(vec![finding(Severity::Note, "a")]).is_clean());
 }
+
+#[test]
+fn a_fight_names_the_other_program_and_the_pause() {
+    let fight = FightView {
+        what: "the ruleset".to_owned(),
+        by: Some("firewalld".to_owned()),
+        pid: Some(4711),
+        repairs: 5,
+        pause_s: 2,
+    };
+    let told = fought(fight.clone());
+    assert_eq!((told.severity, told.code), (Severity::Person, "fight"));
+    assert!(told.what.contains("5 times") && told.what.contains("`firewalld` (process 4711)"), "{told:?}");
+    assert!(told.fix.contains("every 2 s"), "{told:?}");
+    let nobody = fought(FightView { by: None, pid: None, ..fight });
+    assert!(nobody.what.contains("the kernel does not name"), "{nobody:?}");
+}

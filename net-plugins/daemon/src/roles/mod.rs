@@ -1,6 +1,7 @@
 //! The roles. Each is a module with one function that runs until the daemon stops.
 
 mod docker;
+mod keeper;
 
 use std::fmt;
 
@@ -14,6 +15,8 @@ use crate::context::Context;
 pub(crate) enum Role {
     /// Networks and addresses for Docker: rbridge.sock, rnone.sock, ripam.sock
     Docker,
+    /// Watch the host and put right at once what other programs destroy of berth's
+    Keeper,
 }
 
 impl Role {
@@ -21,6 +24,7 @@ impl Role {
     pub(crate) async fn run(self, context: Context) -> Result<()> {
         match self {
             Self::Docker => docker::run(context).await,
+            Self::Keeper => keeper::run(context).await,
         }
     }
 }
