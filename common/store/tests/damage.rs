@@ -142,51 +142,47 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
 fn a_fixture_of_every_version_is_led_to_the_newest() {
     for (version, run) in [(1, include_str!("fixtures/run-v1.sql")), (2, include_str!("fixtures/run-v2.sql"))]
     {
-        led_to_the_newest(version, run);
-    }
-}
-
-fn led_to_the_newest(run_version: u32, run: &str) {
-    let fixtures = [("run.db", run_version, run), ("state.db", 1, include_str!("fixtures/state-v1.sql"))];
-    let schema_of = |path: &Path| -> Vec<String> {
-        let conn = rusqlite::Connection::open(path).unwrap();
-        let mut statement =
-            conn.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
-        let rows = statement.query_map([], |row| row.get(0)).unwrap();
-        rows.map(Result::unwrap).collect()
-    };
-    let fresh = Host::new();
-    filled(&fresh);
-    let old = Host::new();
-    for (file, version, sql) in fixtures {
-        let dir = if file == "run.db" { &old.dirs.run } else { &old.dirs.state };
-        std::fs::create_dir_all(dir).unwrap();
-        let conn = rusqlite::Connection::open(dir.join(file)).unwrap();
-        conn.execute_batch(&format!("PRAGMA journal_mode=WAL; {sql}; PRAGMA user_version={version}"))
+        let fixtures = [("run.db", version, run), ("state.db", 1, include_str!("fixtures/state-v1.sql"))];
+        let schema_of = |path: &Path| -> Vec<String> {
+            let conn = rusqlite::Connection::open(path).unwrap();
+            let mut statement =
+                conn.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let fresh = Host::new();
+        filled(&fresh);
+        let old = Host::new();
+        for (file, version, sql) in fixtures {
+            let dir = if file == "run.db" { &old.dirs.run } else { &old.dirs.state };
+            std::fs::create_dir_all(dir).unwrap();
+            let conn = rusqlite::Connection::open(dir.join(file)).unwrap();
+            conn.execute_batch(&format!("PRAGMA journal_mode=WAL; {sql}; PRAGMA user_version={version}"))
+                .unwrap();
+        }
+        let mut store = old.open();
+        assert!(!store.is_unsettled());
+        store
+            .read(|tx| -> Result<(), StoreError> {
+                assert_eq!(tx.attachments()?.len(), 1);
+                assert_eq!(tx.attachments()?[0].host_ifname.as_ref().unwrap().as_str(), "veth1234abcd");
+                assert_eq!(tx.leases_of(&key("a"))?[0].address.to_string(), "10.80.0.2");
+                assert_eq!(tx.ports_of(&key("a"))?[0].to_string(), "0.0.0.0:8080/tcp -> 10.80.0.2:80");
+                assert_eq!(tx.live_networks()?[0].bridge.as_ref().unwrap().as_str(), "br0");
+                assert_eq!(tx.sysctls_saved()?.len(), 1);
+                assert_eq!(tx.uplinks_closed()?, [(berth_types::Family::V4, "up0".parse().unwrap())]);
+                assert_eq!(tx.networks()?[0].payload, r#"{"v":1}"#);
+                Ok(())
+            })
             .unwrap();
-    }
-    let mut store = old.open();
-    assert!(!store.is_unsettled());
-    store
-        .read(|tx| -> Result<(), StoreError> {
-            assert_eq!(tx.attachments()?.len(), 1);
-            assert_eq!(tx.attachments()?[0].host_ifname.as_ref().unwrap().as_str(), "veth1234abcd");
-            assert_eq!(tx.leases_of(&key("a"))?[0].address.to_string(), "10.80.0.2");
-            assert_eq!(tx.ports_of(&key("a"))?[0].to_string(), "0.0.0.0:8080/tcp -> 10.80.0.2:80");
-            assert_eq!(tx.live_networks()?[0].bridge.as_ref().unwrap().as_str(), "br0");
-            assert_eq!(tx.sysctls_saved()?.len(), 1);
-            assert_eq!(tx.uplinks_closed()?, [(berth_types::Family::V4, "up0".parse().unwrap())]);
-            assert_eq!(tx.networks()?[0].payload, r#"{"v":1}"#);
-            Ok(())
-        })
-        .unwrap();
-    drop(store);
-    for file in ["run/run.db", "state/state.db"] {
-        assert_eq!(
-            schema_of(&old.root.path().join(file)),
-            schema_of(&fresh.root.path().join(file)),
-            "{file}"
-        );
+        drop(store);
+        for file in ["run/run.db", "state/state.db"] {
+            assert_eq!(
+                schema_of(&old.root.path().join(file)),
+                schema_of(&fresh.root.path().join(file)),
+                "{file}"
+            );
+        }
     }
 }
 

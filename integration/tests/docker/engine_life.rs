@@ -209,7 +209,9 @@ fn what_was_removed_while_berthd_was_down_is_gone(debian: Debian) {
         // Docker waits 15 seconds for each answer, says so or not, and forgets.
         let forgetting = [["rm", "-f", "gone"].as_slice(), &["network", "rm", "goes"]]
             .map(|words| stage.docker.cmd(words.iter().copied()).spawn());
-        forgetting.map(|call| call.wait(Duration::from_secs(100)));
+        for call in forgetting {
+            call.wait(Duration::from_secs(100));
+        }
         stage.docker.answers(stage.host, "127.0.0.1:8080", "web");
         berthd(stage).start();
         eventually(Duration::from_secs(20), || {

@@ -47,7 +47,7 @@ fn ports_are_published_in_all_forms(debian: Debian) {
         no_answer(host, "127.0.0.1:9000");
         if stage.is_berth() {
             let shown = berth(host, ["ports"]).run();
-            assert!(shown.contains("0.0.0.0:8010") && shown.contains("127.0.0.1:8081"), "{shown}");
+            assert!(shown.contains("0.0.0.0:8000-8010") && shown.contains("127.0.0.1:8081"), "{shown}");
             let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let names: Vec<_> = host.processes().iter().map(name).collect();
             assert!(!names.iter().any(|name| name.contains("proxy")), "a process for a port: {names:?}");

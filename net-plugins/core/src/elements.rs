@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use berth_nft::Element;
-use berth_types::{AttachmentKey, MacAddr, fnv64};
+use berth_types::{AttachmentKey, MacAddr, PublishedPort, fnv64};
 
 use crate::attachment::{AttachmentRecord, Guard};
 use crate::network::NetworkRecord;
@@ -76,12 +76,27 @@ pub fn of_published(key: &AttachmentKey, published: &Published) -> BTreeSet<Elem
     let Published { ports, standby: _, hairpin, masquerade_all } = published;
     let owner = owner_mark(key);
     let mut elements: BTreeSet<Element> =
-        ports.iter().map(|port| Element::Port { port: *port, owner }).collect();
+        ports.iter().flat_map(as_laid).map(|port| Element::Port { port, owner }).collect();
     for (subnet, addr) in hairpin {
         elements.insert(Element::Hairpin { subnet: *subnet, addr: *addr });
     }
     elements.extend(masquerade_all.iter().map(|addr| Element::MasqueradeAll(*addr)));
     elements
+}
+
+/// The published ports as the ruleset holds them and gives them back: a range is one element only where its ports keep
+/// their numbers.
+fn as_laid(port: &PublishedPort) -> Vec<PublishedPort> {
+    if port.host_port == port.target_port {
+        return vec![*port];
+    }
+    let at = |offset| PublishedPort {
+        host_port: port.host_port.saturating_add(offset),
+        target_port: port.target_port.saturating_add(offset),
+        count: 1,
+        ..*port
+    };
+    (0..port.count).map(at).collect()
 }
 
 /// Everything the ruleset holds for one record.
@@ -110,6 +125,22 @@ pub fn link_local(mac: MacAddr) -> Ipv6Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_is_one_element_only_where_the_ruleset_keeps_it_as_one() {
+        let range = |host_port| PublishedPort {
+            proto: berth_types::Proto::Tcp,
+            host_addr: "0.0.0.0".parse().unwrap(),
+            host_port,
+            target: "10.80.0.2".parse().unwrap(),
+            target_port: 80,
+            count: 3,
+        };
+        assert_eq!(as_laid(&range(80)), [range(80)]);
+        let single: Vec<_> =
+            as_laid(&range(8080)).iter().map(|port| (port.host_port, port.target_port, port.count)).collect();
+        assert_eq!(single, [(8080, 80, 1), (8081, 81, 1), (8082, 82, 1)]);
+    }
 
     #[test]
     fn the_link_local_address_is_made_of_the_mac() {

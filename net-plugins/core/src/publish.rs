@@ -90,7 +90,8 @@ impl Berth {
         let begun = match had.filter(|_| attached) {
             // With br_netfilter, what a container sends to its own published port goes back out of the port it came by.
             Some(Held::Bridge(mut record)) => {
-                record.port.hairpin |= !published.ports.is_empty() || !choices.is_empty();
+                let some = !published.ports.is_empty() || !choices.is_empty();
+                record.port.hairpin |= request.hairpin_port && some;
                 Held::Bridge(record)
             }
             Some(held) => held,
@@ -143,7 +144,7 @@ impl Berth {
         };
         let mut plan = Plan::default();
         if let Some(AttachmentRecord { host_ifname, bridge, port, .. }) =
-            record.filter(|record| record.port.hairpin)
+            record.filter(|record| request.hairpin_port && record.port.hairpin)
         {
             let PortSpec { isolated, .. } = *port;
             let (port, bridge) = (host_ifname.clone(), bridge.clone());
@@ -239,6 +240,7 @@ impl Berth {
             choices: _,
             targets,
             masquerade_hairpin,
+            hairpin_port: _,
             masquerade_all,
             link: _,
             sandbox: _,

@@ -181,6 +181,9 @@ pub struct PublishRequest {
     pub targets: Vec<IpNetwork>,
     /// Whether hairpin and localhost traffic is masqueraded, and so answered.
     pub masquerade_hairpin: bool,
+    /// Whether the container's port may send frames back where they came from, where berth attached it: with br_netfilter,
+    /// what a container sends to its own published port is translated on the bridge.
+    pub hairpin_port: bool,
     /// Whether every source is masqueraded.
     pub masquerade_all: bool,
     /// The host link that leads to the container, where the caller knows it.

@@ -67,12 +67,13 @@ impl Driver {
             .constant("NetworkDriver.GetCapabilities", Capabilities::LOCAL)
             .constant("NetworkDriver.AllocateNetwork", Allocated { options: BTreeMap::new() })
             .constant("NetworkDriver.FreeNetwork", Empty {})
+            // Asked for several times for each container; dockerd understands nothing that a plugin could say.
+            .constant("NetworkDriver.EndpointOperInfo", Info { value: Empty {} })
             .constant("NetworkDriver.DiscoverNew", Empty {})
             .constant("NetworkDriver.DiscoverDelete", Empty {});
         let plugin = self.call(plugin, "NetworkDriver.CreateNetwork", Self::create_network);
         let plugin = self.call(plugin, "NetworkDriver.DeleteNetwork", Self::delete_network);
         let plugin = self.call(plugin, "NetworkDriver.CreateEndpoint", Self::create_endpoint);
-        let plugin = self.call(plugin, "NetworkDriver.EndpointOperInfo", Self::info);
         let plugin = self.call(plugin, "NetworkDriver.Join", Self::join);
         let plugin = self.call(plugin, "NetworkDriver.ProgramExternalConnectivity", Self::program);
         let plugin = self.call(plugin, "NetworkDriver.RevokeExternalConnectivity", Self::revoke);
@@ -140,17 +141,6 @@ impl Driver {
         // A field that was given must come back empty.
         let mac = if args.interface.mac.is_empty() { mac.to_string() } else { String::new() };
         Ok(Created { interface: Interface { mac, ..Interface::default() } })
-    }
-
-    fn info(&self, berth: &mut Berth, args: OfEndpoint) -> Result<Info, Failure> {
-        let record = attached(berth, &key(&args.network, &args.endpoint)?)?;
-        let value = record.map(|record| {
-            BTreeMap::from([
-                ("berth.bridge", record.bridge.to_string()),
-                ("berth.host_link", record.host_ifname.to_string()),
-            ])
-        });
-        Ok(Info { value: value.unwrap_or_default() })
     }
 
     fn join(&self, berth: &mut Berth, args: Join) -> Result<Joined, Failure> {

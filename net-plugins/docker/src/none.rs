@@ -4,6 +4,7 @@ use berth_plugin_http::{Empty, Plugin};
 use serde::Serialize;
 
 use crate::capabilities::Capabilities;
+use crate::wire::Info;
 
 /// The socket's name.
 pub const SOCKET: &str = "rnone.sock";
@@ -13,12 +14,6 @@ pub const SOCKET: &str = "rnone.sock";
 struct Joined {
     /// Otherwise dockerd would join the container to its `docker_gwbridge`: the opposite of what was asked for.
     disable_gateway_service: bool,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Info {
-    value: Empty,
 }
 
 /// The driver. It keeps nothing and has nothing to do.

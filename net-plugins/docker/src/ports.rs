@@ -55,6 +55,7 @@ pub(crate) fn request(
         choices,
         targets,
         masquerade_hairpin: true,
+        hairpin_port: true,
         masquerade_all: false,
         link: Some(record.bridge.clone()),
         sandbox: None,

@@ -44,10 +44,20 @@ impl Missing {
     }
 }
 
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Also whether what both know is whole in the kernel.
+    All,
+    /// What one has and the other has not.
+    News,
+}
+
 /// Compares and repairs. Errors are logged: the next comparison tries again.
 pub(crate) fn reconcile(
     berth: &mut Berth,
     docker: &[DockerNetwork],
+    depth: Depth,
     missing: &mut Missing,
     now: Instant,
 ) -> Result<(), CoreError> {
@@ -57,7 +67,8 @@ pub(crate) fn reconcile(
     for network in docker {
         let known = of_docker.iter().find(|(one, _)| one.name.as_str() == network.id);
         let made = match known {
-            Some((declaration, _)) => berth.make_declared(declaration),
+            Some((declaration, _)) if depth == Depth::All => berth.make_declared(declaration),
+            Some(_) => Ok(()),
             None => declare_again(berth, network),
         };
         log(&network.name, made);

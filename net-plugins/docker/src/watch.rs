@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::cores::Cores;
 use crate::forward::Forward;
 use crate::network::DRIVER;
-use crate::reconcile::{MISSING_FOR, Missing, reconcile};
+use crate::reconcile::{Depth, MISSING_FOR, Missing, reconcile};
 use crate::refusal::{Failure, plain};
 use crate::view::DockerNetwork;
 
@@ -26,6 +26,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 const COMPARISON: Duration = Duration::from_secs(120);
 /// From one event to the comparison: several come together.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Between two comparisons, whatever happens: they are not to be felt by whoever starts containers in a row.
+const APART: Duration = Duration::from_secs(1);
 /// Without any event.
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to reach dockerd, at first and at most.
@@ -102,8 +104,12 @@ impl Watcher {
         // The events before the first look: nothing is missed in between.
         let events = docker.events(Some(EventsOptionsBuilder::new().filters(&kinds).build()));
         let mut events = pin!(events);
+        let mut thorough: Option<Instant> = None;
         loop {
-            self.look(&docker).await?;
+            let looked = Instant::now();
+            let all = thorough.is_none_or(|last| looked.duration_since(last) >= EVERY);
+            thorough = if all { Some(looked) } else { thorough };
+            self.look(&docker, if all { Depth::All } else { Depth::News }).await?;
             let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
             tokio::select! {
                 event = events.next() => match event {
@@ -115,7 +121,7 @@ impl Watcher {
                 () = tokio::time::sleep(again) => (),
             }
             // What comes at once is looked at once.
-            let settled = tokio::time::sleep(SETTLE);
+            let settled = tokio::time::sleep(SETTLE.max(APART.saturating_sub(looked.elapsed())));
             let mut settled = pin!(settled);
             loop {
                 tokio::select! {
@@ -135,13 +141,17 @@ impl Watcher {
     }
 
     /// Asks for everything, and compares.
-    async fn look(&self, docker: &Docker) -> Result<(), String> {
+    async fn look(&self, docker: &Docker, depth: Depth) -> Result<(), String> {
         let networks = self.networks(docker).await?;
         let this = self.clone();
         let done = self.workers.run(COMPARISON, move || {
-            this.forward.look();
+            match depth {
+                Depth::All => this.forward.look(),
+                Depth::News => this.forward.ensure(),
+            }
             let compared = this.cores.with(|berth| {
-                reconcile(berth, &networks, &mut this.missing(), Instant::now()).map_err(Failure::from)
+                let mut missing = this.missing();
+                reconcile(berth, &networks, depth, &mut missing, Instant::now()).map_err(Failure::from)
             });
             compared.map_err(plain)
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_plugin_http::Empty;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -137,7 +138,7 @@ pub(crate) struct InterfaceName {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Info {
-    pub(crate) value: BTreeMap<&'static str, String>,
+    pub(crate) value: Empty,
 }
 
 /// A published port (`com.docker.network.portmap`).

@@ -160,6 +160,8 @@ fn publish_request(wire: &Wire, before: &CniResult, request: &Request<Attachment
         choices: Vec::new(),
         targets,
         masquerade_hairpin: wire.snat,
+        // As the reference: the bridge plugin is asked for that, by `hairpinMode`.
+        hairpin_port: false,
         masquerade_all: wire.masq_all,
         link: None,
         sandbox: Sandbox::open(Path::new(&request.target.netns))
