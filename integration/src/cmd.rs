@@ -121,12 +121,13 @@ impl Cmd {
     }
 
     /// Runs the program to its end, however it ends. A program that outlives its deadline is killed and fails the test.
-    pub fn output(self) -> Ran {
+    pub fn output(mut self) -> Ran {
         let line = self.text();
         let deadline = self.deadline;
         let (mut stdout, mut stderr) = (memory(b""), memory(b""));
         // Written before the clock starts and kept until it has stopped: the program is measured, not how it is fed.
         let stdin = self.input();
+        self.stdin = Vec::new();
         let started = Instant::now();
         let mut child = self.start(&stdin, Stdio::from(stdout.try_clone().unwrap()), &stderr);
         let ended = ended_within(&child, deadline);
