@@ -33,16 +33,20 @@ const SWITCHES: [(&str, &[&str]); 2] = [
 ];
 
 /// The records and locks of berth, in the directories that a host gives it: they stay.
-const RECORDS: [&str; 8] = [
+const RECORDS: [&str; 9] = [
     "STATE/state.db",
     "STATE/state.db-wal",
     "STATE/state.db-shm",
+    "STATE/state.db.lock",
     "RUN/run.db",
     "RUN/run.db-wal",
     "RUN/run.db-shm",
     "RUN/run.db.lock",
     "RUN/locks",
 ];
+
+/// The directory of berth's volumes.
+const VOLUMES: &str = "STATE/volumes";
 
 /// Links, addresses, routes, rules and neighbours of one network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,7 +301,10 @@ fn list_files(dir: &Path, name: &str, files: &mut BTreeSet<String>) {
         }
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => {
-                files.insert(format!("{shown}/"));
+                // Where berth's volumes are stays; what is in it counts.
+                if shown != VOLUMES {
+                    files.insert(format!("{shown}/"));
+                }
                 list_files(&entry.path(), &shown, files);
             }
             Ok(meta) => {

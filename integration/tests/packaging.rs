@@ -39,7 +39,7 @@ fn systemd_accepts_the_units() {
     fs::write(bin.join("berthd"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(bin.join("berthd"), fs::Permissions::from_mode(0o755)).unwrap();
     // What every unit needs of the system's own.
-    for target in ["sysinit", "basic", "shutdown", "sockets", "multi-user", "network-pre"] {
+    for target in ["sysinit", "basic", "shutdown", "sockets", "multi-user", "network-pre", "local-fs"] {
         fs::write(dir.join(format!("{target}.target")), "[Unit]\nDescription=there\n").unwrap();
     }
     let mut verify = Command::new("systemd-analyze");
@@ -64,4 +64,29 @@ fn every_socket_of_the_daemon_is_systemds_and_before_docker() {
     for unit in [socket, text("berth-network.service")] {
         assert!(unit.contains("\nBefore=docker.service\n"));
     }
+}
+
+/// A mount that the daemon makes in a namespace of its own is one that Docker does not see.
+#[test]
+fn the_volumes_unit_has_no_mount_namespace_of_its_own() {
+    assert!(text("berth-volume.socket").contains("\nListenStream=/run/docker/plugins/rvolume.sock\n"));
+    let service = text("berth-volume.service");
+    let set = |line: &str, key: &str| line.starts_with(key) && line.contains('=');
+    for key in [
+        "Private",
+        "Protect",
+        "ReadOnly",
+        "ReadWrite",
+        "Inaccessible",
+        "Bind",
+        "Temporary",
+        "Root",
+        "MountFlags",
+        "NoExec",
+        "Exec Paths",
+        "DynamicUser",
+    ] {
+        assert!(!service.lines().any(|line| set(line, key)), "{key}");
+    }
+    assert!(service.contains("\nBefore=docker.service\n"));
 }

@@ -25,6 +25,8 @@ enum Subject {
     Cni,
     /// Docker's network driver.
     Docker,
+    /// Volumes.
+    Volumes,
 }
 
 /// A figure, as the bench prints it.
@@ -51,6 +53,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     match options.subject {
         Subject::Cni => cni(),
         Subject::Docker => docker(),
+        Subject::Volumes => volumes(),
     }
 }
 
@@ -69,6 +72,25 @@ fn docker() -> Result<()> {
         machine()?,
     );
     page::write_section("Docker", &text)
+}
+
+/// berth's volumes on one dockerd, beside Docker's own driver, and beside `tar`.
+fn volumes() -> Result<()> {
+    let packages = ["--package", "berth", "--package", "berthd", "--package", "berth-integration"];
+    let programs = ["--bin", "berth", "--bin", "berthd", "--bin", "berth-bench-volumes"];
+    stage("build", cargo(&[&["build", "--release"], &packages[..], &programs[..]].concat()))?;
+    let rows = rows(&output(command(&[&format!("{}/release/berth-bench-volumes", target_dir()?)]))?)?;
+    let table = table(&rows);
+    say(&table);
+    let docker = output(command(&["dockerd", "--version"]))?;
+    let text = format!(
+        "`cargo xtask bench volumes`: calls of Docker's API and of the plugin's socket on one daemon ({}), and whole processes \
+         for files; who is measured takes turns with what is beside it. {}. All data is on the machine's disk. What is \
+         durable waits for that disk: no create can be faster than the syncs it needs.\n\n{table}",
+        docker.trim(),
+        machine()?,
+    );
+    page::write_section("Volumes", &text)
 }
 
 fn cni() -> Result<()> {

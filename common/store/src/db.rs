@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Params, Row, Transaction, TransactionBehavior};
 
 use crate::error::StoreError;
@@ -132,6 +133,10 @@ impl Db {
         };
         let db = Self { conn, path: path.to_owned(), identity };
         db.conn.busy_handler(Some(wait_for_lock)).map_err(|err| db.error("busy handler", err))?;
+        if schema.keeps_log {
+            let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            db.conn.set_db_config(keep, true).map_err(|err| db.error("keep the log", err))?;
+        }
         db.batch(schema.pragmas)?;
         Ok(Some(db))
     }

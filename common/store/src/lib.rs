@@ -2,9 +2,9 @@
 //!
 //! Two SQLite databases, opened by path and by nothing else (no network, no kernel):
 //!
-//! - `run.db` in the run directory (tmpfs): attachments, leases, published ports, live networks, saved sysctls. All of
-//!   it belongs to one boot; what cannot outlive a boot is dropped by the first [`Store::open`] of the next.
-//! - `state.db` in the state directory: networks and static leases. Opened when first needed, never before.
+//! - `run.db` in the run directory (tmpfs): attachments, leases, published ports, live networks, saved sysctls, users of
+//!   volumes. All of it belongs to one boot; what cannot outlive a boot is dropped by the first [`Store::open`] of the next.
+//! - `state.db` in the state directory: networks, static leases and volumes. Opened when first needed, never before.
 //!
 //! Uniqueness is the schema's job. Two processes cannot be given one address, one port or one interface name, because
 //! every change runs in a [`Store::write`] transaction (`BEGIN IMMEDIATE`, one writer at a time) and the tables' keys
@@ -33,6 +33,7 @@ mod statics;
 mod store;
 mod sysctl;
 mod time;
+mod volume;
 
 pub use attachment::{AttachmentRow, AttachmentState, BeginError, NewAttachment};
 pub use dirs::{Dirs, DirsError};
@@ -45,3 +46,4 @@ pub use statics::StaticLease;
 pub use store::{ReadTx, Recovered, Store, Tx};
 pub use sysctl::SavedSysctl;
 pub use time::{BootTime, unix_ms};
+pub use volume::{VolumeRow, VolumeState, VolumeUse};

@@ -8,7 +8,8 @@
 //! 4. [`RulesLock`]: around a batch of nftables changes that several processes share;
 //! 5. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
 //!
-//! Two network locks at once are taken in the order of the names.
+//! Two network locks at once are taken in the order of the names. A [`VolumeLock`] is held with none of 1 to 4, and only
+//! the database is taken below it; two of them are taken by [`VolumeLock::both`].
 //!
 //! A wait is bounded ([`WAIT`]), and who holds the lock is named from `/proc/locks` when it ends in vain. A lock's file
 //! may be removed by its exclusive holder; whoever waited on the removed file notices and takes the new one.
@@ -19,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use berth_types::{AttachmentKey, NetworkName, fnv64};
+use berth_types::{AttachmentKey, NetworkName, VolumeName, fnv64};
 
 use crate::Dirs;
 
@@ -143,6 +144,37 @@ impl NetworkLock {
     /// which is slow and harmless.
     fn path(dirs: &Dirs, network: &NetworkName) -> PathBuf {
         dirs.run.join("locks").join(format!("net-{:016x}", fnv64([network.as_str()])))
+    }
+}
+
+/// The lock of one volume.
+#[derive(Debug)]
+pub struct VolumeLock(#[expect(dead_code, reason = "held, never looked at")] FileLock);
+
+impl VolumeLock {
+    /// For every change of the volume: its making and removing, its mounts and its users. Waits for at most `wait`: whoever
+    /// holds it may be copying gigabytes.
+    ///
+    /// The files are a fixed number, as those of [`AttachmentLock`] are.
+    pub fn exclusive(dirs: &Dirs, name: &VolumeName, wait: Duration) -> Result<Self, LockError> {
+        FileLock::take(&Self::path(dirs, name), Mode::Exclusive, wait).map(Self)
+    }
+
+    /// The locks of two volumes, in one order for everybody: of their files, which two volumes may share.
+    pub fn both(
+        dirs: &Dirs,
+        one: &VolumeName,
+        other: &VolumeName,
+        wait: Duration,
+    ) -> Result<Vec<Self>, LockError> {
+        let mut paths = vec![Self::path(dirs, one), Self::path(dirs, other)];
+        paths.sort();
+        paths.dedup();
+        paths.iter().map(|path| FileLock::take(path, Mode::Exclusive, wait).map(Self)).collect()
+    }
+
+    fn path(dirs: &Dirs, name: &VolumeName) -> PathBuf {
+        dirs.run.join("locks").join(format!("vol-{:03x}", fnv64([name.as_str()]) % 4096))
     }
 }
 

@@ -5,6 +5,9 @@ pub(crate) struct Schema {
     pub(crate) steps: &'static [&'static str],
     /// Set on each connection.
     pub(crate) pragmas: &'static str,
+    /// Closing leaves what is in the log there, for the next one to read or to write back when it has grown. Writing it back
+    /// at each close costs three syncs of the disk, and a command of a person is a close.
+    pub(crate) keeps_log: bool,
 }
 
 impl Schema {
@@ -16,10 +19,15 @@ impl Schema {
 
 /// `synchronous=OFF`: tmpfs has nothing to sync to, and on a disk a power failure ends the boot that the records belong
 /// to, so that what it may tear is never read again. A crash of a process alone loses nothing with it.
-pub(crate) const RUN: Schema = Schema { steps: &[RUN_1, RUN_2], pragmas: "PRAGMA synchronous=OFF;" };
+pub(crate) const RUN: Schema =
+    Schema { steps: &[RUN_1, RUN_2, RUN_VOLUMES], pragmas: "PRAGMA synchronous=OFF;", keeps_log: false };
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
-pub(crate) const STATE: Schema = Schema { steps: &[STATE_1], pragmas: "PRAGMA synchronous=FULL;" };
+pub(crate) const STATE: Schema = Schema {
+    steps: &[STATE_1, STATE_VOLUMES],
+    pragmas: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=250;",
+    keeps_log: true,
+};
 
 const RUN_1: &str = "
 CREATE TABLE meta (boot_id TEXT NOT NULL, rebuilt INTEGER NOT NULL DEFAULT 0) STRICT;
@@ -137,4 +145,26 @@ CREATE TABLE static_lease (
   PRIMARY KEY (scope, address)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX static_lease_name ON static_lease (scope, name);
+";
+
+/// Who uses which volume, and how often each took it.
+const RUN_VOLUMES: &str = "
+CREATE TABLE volume_use (
+  volume TEXT NOT NULL, user TEXT NOT NULL,
+  source TEXT NOT NULL,
+  count INTEGER NOT NULL CHECK (count > 0),
+  since_ms INTEGER NOT NULL,
+  PRIMARY KEY (volume, user)
+) STRICT, WITHOUT ROWID;
+";
+
+const STATE_VOLUMES: &str = "
+CREATE TABLE volume (
+  name TEXT PRIMARY KEY,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'ready', 'removing')),
+  boot_id TEXT NOT NULL,
+  owner_pid INTEGER NOT NULL, owner_start INTEGER NOT NULL,
+  payload TEXT NOT NULL,
+  created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";

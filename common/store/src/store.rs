@@ -172,6 +172,7 @@ impl Store {
                 "DELETE FROM pool",
                 "DELETE FROM session",
                 "DELETE FROM shown",
+                "DELETE FROM volume_use",
                 "DELETE FROM meta",
             ] {
                 half.execute(sql, [])?;

@@ -14,6 +14,7 @@ mod mac;
 mod name;
 mod port;
 mod route;
+mod volume;
 
 pub use attachment::{AddressLease, AttachmentKey};
 pub use hash::{fnv64, host_ifname};
@@ -22,3 +23,4 @@ pub use mac::{MacAddr, MacParseError};
 pub use name::{ContainerId, IfName, NameError, NetworkName};
 pub use port::{Family, PortParseError, Proto, PublishedPort};
 pub use route::{Dns, Route};
+pub use volume::{VolumeName, VolumeNameError};

@@ -6,10 +6,12 @@ use berth_store::{Dirs, DirsError};
 use berth_types::NetworkName;
 use clap::{Args, Parser, Subcommand};
 
-/// Container networking: networks, attachments and published ports of this host.
+use crate::commands::VolumeCommand;
+
+/// Container networking and storage: networks, attachments, published ports and volumes of this host.
 ///
-/// Engines call berth's CNI plugins by their names (`berth install DIR` puts them where an engine looks); this command
-/// shows what they made, compares it with the kernel and cleans up.
+/// Engines call berth's CNI plugins by their names (`berth install DIR` puts them where an engine looks) and its sockets;
+/// this command shows what they made, compares it with the kernel and cleans up.
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// List, inspect and remove networks
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Make, mount, copy and remove volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// List attachments: which container is on which network, with which address
     Ps {
         /// Only this network

@@ -1,5 +1,8 @@
 //! Loop devices: files seen as block devices. They belong to the machine, not to a namespace.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -104,22 +107,39 @@ pub struct LoopInfo {
 
 /// Attaches `image` to a free loop device.
 pub fn loop_attach(image: &Path, access: Access) -> Result<AttachedLoop, LoopError> {
+    let file = fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(image);
+    let file = file.map_err(|source| LoopError::Attach { image: image.to_owned(), source })?;
+    attach(&file, image, access, false)
+}
+
+/// Attaches an open file, whose path is only told, to a free loop device that is detached when nobody uses it any more:
+/// when this process ends, unless something is mounted by then, and else after the last unmount.
+pub(crate) fn loop_attach_file(file: &File, image: &Path, access: Access) -> Result<AttachedLoop, LoopError> {
+    attach(file, image, access, true)
+}
+
+fn attach(file: &File, image: &Path, access: Access, autoclear: bool) -> Result<AttachedLoop, LoopError> {
     let control = LoopControl::open().map_err(LoopError::Control)?;
     let failed = |source| LoopError::Attach { image: image.to_owned(), source };
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match attach_once(&control, image, access) {
+        match attach_once(&control, file, access, autoclear) {
             Err(error) if error.raw_os_error() == Some(EBUSY) && attempt < ATTEMPTS => (),
             other => return other.map_err(failed),
         }
     }
 }
 
-fn attach_once(control: &LoopControl, image: &Path, access: Access) -> io::Result<AttachedLoop> {
+fn attach_once(
+    control: &LoopControl,
+    file: &File,
+    access: Access,
+    autoclear: bool,
+) -> io::Result<AttachedLoop> {
     let device = control.next_free()?;
     let path = device.path().ok_or_else(|| io::Error::other("the loop device has no name"))?;
-    device.with().read_only(access == Access::ReadOnly).attach(image)?;
+    device.with().read_only(access == Access::ReadOnly).autoclear(autoclear).attach_fd(file.as_raw_fd())?;
     Ok(AttachedLoop { device: Some(device), path })
 }
 
@@ -127,6 +147,30 @@ fn attach_once(control: &LoopControl, image: &Path, access: Access) -> io::Resul
 pub fn loop_detach(path: &Path) -> Result<(), LoopError> {
     let failed = |source| LoopError::Detach { device: path.to_owned(), source };
     detach(&LoopDevice::open(path).map_err(failed)?, path)
+}
+
+/// The loop devices that this very file is attached to, whatever names it had.
+pub(crate) fn loops_of(file: &File, image: &Path) -> Result<Vec<PathBuf>, LoopError> {
+    let failed = |source| LoopError::List { path: image.to_owned(), source };
+    let own = file.metadata().map(|meta| (meta.dev(), meta.ino())).map_err(failed)?;
+    let is_it =
+        |info: &LoopInfo| fs::metadata(&info.backing_file).is_ok_and(|meta| (meta.dev(), meta.ino()) == own);
+    Ok(attached_loops()?.into_iter().filter(is_it).map(|info| info.device).collect())
+}
+
+/// Makes a loop device as large as its file has become.
+pub(crate) fn loop_grow(path: &Path) -> Result<(), LoopError> {
+    let grown = LoopDevice::open(path).and_then(|device| device.set_capacity());
+    grown.map_err(|source| LoopError::Attach { image: path.to_owned(), source })
+}
+
+/// Keeps a loop device from giving back to the host what the file system in it does not use: the space was reserved, and
+/// a trim of all mounted file systems, as many hosts run it weekly, would undo that.
+pub(crate) fn loop_keep_reserved(path: &Path) {
+    let name = path.file_name().unwrap_or_default();
+    let knob = Path::new("/sys/block").join(name).join("queue/discard_max_bytes");
+    // Where it cannot be set, what is lost is the reservation and no data.
+    let _ = fs::write(knob, "0");
 }
 
 fn detach(device: &LoopDevice, path: &Path) -> Result<(), LoopError> {

@@ -6,6 +6,9 @@ use std::{fmt, io};
 use rustix::fs::StatVfsMountFlags;
 use sys_mount::{FilesystemType, Mount, MountBuilder, MountFlags, PropagationType, UnmountFlags};
 
+use crate::options::Flags;
+use crate::{MountTableError, mount_table};
+
 /// `UMOUNT_NOFOLLOW` of the kernel's `include/linux/fs.h`. The crate's own constant of that name is `O_NOFOLLOW`, which
 /// `umount2` answers with `EINVAL`.
 const UMOUNT_NOFOLLOW: UnmountFlags = UnmountFlags::from_bits_retain(8);
@@ -130,6 +133,102 @@ pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result
     mount(Mount::builder().fstype("overlay").data(&data), "overlay", what, target)
 }
 
+/// Mounts a file system on `target` with these `flags` and, always, without effect of set-user-id bits and device nodes.
+pub(crate) fn filesystem(
+    source: &Path,
+    fstype: &'static str,
+    target: &Path,
+    flags: Flags,
+    data: &str,
+) -> Result<Mounted, MountError> {
+    let builder = Mount::builder().fstype(fstype).flags(always(flags)).data(data);
+    let mounted = mount(builder, source, format!("{fstype} of `{}`", source.display()), target)?;
+    make_private(target)?;
+    Ok(mounted)
+}
+
+/// Mounts the directory `source` on `target` as well, with these `flags` and, always, without effect of set-user-id bits
+/// and device nodes. What is mounted below one is later not seen below the other.
+pub(crate) fn bind_with(
+    source: &Path,
+    shown: &Path,
+    target: &Path,
+    flags: Flags,
+) -> Result<Mounted, MountError> {
+    let what = format!("`{}`", shown.display());
+    let mounted = mount(plain(MountFlags::BIND), source, what.clone(), target)?;
+    make_private(target)?;
+    restrict(target, flags, &what)?;
+    Ok(mounted)
+}
+
+/// As [`bind_with`], with what is mounted below `source`; the flags hold for all of it.
+pub(crate) fn bind_tree_with(
+    source: &Path,
+    shown: &Path,
+    target: &Path,
+    flags: Flags,
+) -> Result<(), TreeError> {
+    let what = format!("the tree `{}`", shown.display());
+    let tree = mount(plain(MountFlags::BIND | MountFlags::REC), source, what.clone(), target)?;
+    tree.keep();
+    let restricted = make_private(target).map_err(TreeError::from).and_then(|()| {
+        let table = mount_table()?;
+        table
+            .iter()
+            .filter(|entry| entry.is_under(target))
+            .try_for_each(|entry| restrict(&entry.target, flags, &what).map_err(TreeError::from))
+    });
+    restricted.inspect_err(|_| {
+        // The first error is what counts; nobody has seen the tree yet.
+        let _ = unmount_tree(target);
+    })
+}
+
+/// Why a tree of mounts was not made or not taken away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TreeError {
+    /// A mount of it.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Which mounts there are.
+    #[error(transparent)]
+    Table(#[from] MountTableError),
+}
+
+/// Takes away the topmost mount on `target` and what is mounted below it, the lowest first.
+pub(crate) fn unmount_tree(target: &Path) -> Result<(), TreeError> {
+    let table = mount_table()?;
+    for entry in table.iter().rev().filter(|entry| entry.is_under(target) && entry.target != target) {
+        unmount(&entry.target)?;
+    }
+    Ok(unmount(target)?)
+}
+
+/// Mount events of the host reach `target`, with all below it, and none go back.
+pub(crate) fn make_slave(target: &Path) -> Result<(), MountError> {
+    let flags = MountFlags::from_bits_retain(PropagationType::SLAVE.bits()) | MountFlags::REC;
+    mount(plain(flags), "none", "slave propagation", target).map(Mounted::keep)
+}
+
+/// Sets the flags of a file system that is mounted, and its options.
+pub(crate) fn remount(target: &Path, flags: Flags, data: &str) -> Result<(), MountError> {
+    let builder = plain(always(flags) | MountFlags::REMOUNT).data(data);
+    mount(builder, "none", format!("new options {data}"), target).map(Mounted::keep)
+}
+
+fn always(flags: Flags) -> MountFlags {
+    let Flags { read_only, no_exec, no_atime, no_dir_atime } = flags;
+    let chosen = [
+        (read_only, MountFlags::RDONLY),
+        (no_exec, MountFlags::NOEXEC),
+        (no_atime, MountFlags::NOATIME),
+        (no_dir_atime, MountFlags::NODIRATIME),
+    ];
+    let chosen = chosen.into_iter().filter(|(given, _)| *given);
+    chosen.fold(MountFlags::NOSUID | MountFlags::NODEV, |all, (_, flag)| all | flag)
+}
+
 /// Mounts sysfs on `target`: `class/net` there shows the network namespace of the calling thread.
 pub fn sysfs(target: &Path) -> Result<Mounted, MountError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -167,15 +266,24 @@ fn plain<'a>(flags: MountFlags) -> MountBuilder<'a> {
     Mount::builder().fstype(FilesystemType::Manual("none")).flags(flags)
 }
 
-/// Remounting sets all flags anew, so those the source's mount has are asked for again: a bind mount of a `nosuid` file
-/// system stays `nosuid`.
 fn remount_read_only(target: &Path, what: String) -> Result<(), MountError> {
+    remount_bind(target, MountFlags::RDONLY, what)
+}
+
+fn restrict(target: &Path, flags: Flags, what: &str) -> Result<(), MountError> {
+    remount_bind(target, always(flags), what.to_owned())
+}
+
+/// Adds `more` to the flags of a bind mount. Remounting sets all flags anew, so those that the source's mount has are asked
+/// for again: a bind mount of a `noexec` file system stays `noexec`.
+fn remount_bind(target: &Path, more: MountFlags, what: String) -> Result<(), MountError> {
     let stat = rustix::fs::statvfs(target).map_err(|source| MountError::Mount {
         what: what.clone(),
         target: target.to_owned(),
         source: source.into(),
     })?;
     let kept = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
@@ -183,9 +291,12 @@ fn remount_read_only(target: &Path, what: String) -> Result<(), MountError> {
         (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
         (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
     ];
-    let mut flags = MountFlags::BIND | MountFlags::REMOUNT | MountFlags::RDONLY;
+    let mut flags = MountFlags::BIND | MountFlags::REMOUNT | more;
     for (_, flag) in kept.iter().filter(|(seen, _)| stat.f_flag.contains(*seen)) {
         flags |= *flag;
     }
-    mount(plain(flags), "none", format!("{what} read-only"), target).map(Mounted::keep)
+    if flags.contains(MountFlags::NOATIME) {
+        flags -= MountFlags::RELATIME;
+    }
+    mount(plain(flags), "none", format!("{what} with its flags"), target).map(Mounted::keep)
 }

@@ -54,6 +54,11 @@ pub fn mount_table() -> Result<Vec<MountEntry>, MountTableError> {
     parse_mount_table(&fs::read(MOUNTINFO).map_err(MountTableError::Read)?)
 }
 
+/// Reads the mount table of another process's namespace; `None` where the process is gone or may not be looked at.
+pub(crate) fn mount_table_of(pid: i32) -> Option<Vec<MountEntry>> {
+    parse_mount_table(&fs::read(format!("/proc/{pid}/mountinfo")).ok()?).ok()
+}
+
 /// Parses the text of a `mountinfo` file. Bytes, because a mount point is a path and a path need not be UTF-8.
 pub fn parse_mount_table(text: &[u8]) -> Result<Vec<MountEntry>, MountTableError> {
     let lines = text.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());

@@ -14,6 +14,8 @@ struct Collected<'a> {
     dry_run: bool,
     #[serde(flatten)]
     report: &'a GcReport,
+    /// What was left of volumes, in words.
+    volumes: &'a [String],
 }
 
 /// `gc`
@@ -23,17 +25,20 @@ pub(super) fn gc(
     dry_run: bool,
     out: &mut Out<'_>,
 ) -> Result<Exit, Failure> {
+    let of_all = network.is_none();
     let request = GcRequest { network, idle_networks: true, dry_run, ..GcRequest::default() };
     let report = berth.gc(&request).doing("collect what nobody owns")?;
-    show(&report, dry_run, out)
+    let volumes = if of_all && !dry_run { super::volume::tidy(berth.dirs())? } else { Vec::new() };
+    show(&report, &volumes, dry_run, out)
 }
 
-fn show(report: &GcReport, dry_run: bool, out: &mut Out<'_>) -> Result<Exit, Failure> {
+fn show(report: &GcReport, volumes: &[String], dry_run: bool, out: &mut Out<'_>) -> Result<Exit, Failure> {
     if out.is_json() {
-        out.json(&Collected { dry_run, report })?;
+        out.json(&Collected { dry_run, report, volumes })?;
         return Ok(Exit::Fine);
     }
-    let lines = lines(report, dry_run);
+    let mut lines = lines(report, dry_run);
+    lines.extend(volumes.iter().map(|what| format!("took away {what}")));
     if lines.is_empty() {
         let nothing = out.coloured(Colour::Quiet, "nothing to do");
         out.line(nothing)?;

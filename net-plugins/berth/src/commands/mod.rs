@@ -7,6 +7,7 @@ mod install;
 mod lists;
 mod manual;
 mod status;
+mod volume;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
 use crate::log;
 use crate::output::{Out, Reader};
+
+pub(crate) use volume::VolumeCommand;
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn run(cli: &Cli, out: &mut Out<'_>) -> Result<Exit, Failure> {
         Command::Network(NetworkCommand::Rm { name, dry_run }) => {
             gc::remove(&mut open(&dirs)?, name, *dry_run, out)
         }
+        Command::Volume(command) => volume::run(command, &dirs, out),
         Command::Ps { network } => lists::attachments(&mut open(&dirs)?, network.as_ref(), out),
         Command::Ports { network } => lists::ports(&mut open(&dirs)?, network.as_ref(), out),
         Command::Status => status::status(&dirs, out),

@@ -2,6 +2,7 @@
 
 mod docker;
 mod keeper;
+mod volumes;
 
 use std::fmt;
 
@@ -17,6 +18,8 @@ pub(crate) enum Role {
     Docker,
     /// Watch the host and put right at once what other programs destroy of berth's
     Keeper,
+    /// Volumes for Docker and podman: rvolume.sock
+    Volumes,
 }
 
 impl Role {
@@ -25,6 +28,7 @@ impl Role {
         match self {
             Self::Docker => docker::run(context).await,
             Self::Keeper => keeper::run(context).await,
+            Self::Volumes => volumes::run(context).await,
         }
     }
 }
