@@ -4,7 +4,7 @@
 //! An endpoint is created before its sandbox is there, so the link is made in the host's namespace and dockerd moves it.
 //! Ports follow the endpoint that is the container's gateway (`ProgramExternalConnectivity`), and go with `Revoke`,
 //! `Leave` or `DeleteEndpoint`, whichever comes first: none of them is sure to come. Errors of the last two are only
-//! logged by dockerd, which forgets the endpoint anyway; what is left is [`crate::reconcile`]'s.
+//! logged by dockerd, which forgets the endpoint anyway; what is left is `reconcile`'s.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -7,7 +7,7 @@
 //! News only wake it. They are gathered until it is quiet, what is wrong is looked at twice, for an attach under way looks
 //! like damage, and its own changes wake it once more, to find that all is well: no change of its own follows from that.
 //!
-//! When the same is destroyed again as fast as it is put right, it is a fight ([`pace`]): it is told, in the log and by
+//! When the same is destroyed again as fast as it is put right, it is a fight (`pace`): it is told, in the log and by
 //! [`view`], and gone on with slower and slower. Whoever is gone is collected all the same.
 
 mod pace;
