@@ -231,7 +231,7 @@ fn described(info: &VolumeInfo, usage: Option<&Usage>) -> Volume {
         ("users", Value::from(users)),
     ]);
     if let Some(differs) = &info.differs {
-        status.insert("differs", Value::from(format!("it exists{differs}")));
+        status.insert("differs", Value::from(format!("it exists {differs}")));
     }
     if let Some(Usage { space, at_least, mounted }) = usage {
         let text = |bytes: u64| Size(bytes).to_string();

@@ -135,7 +135,8 @@ fn info<'u>(
     let record = Record::of(row)?;
     let spec = record.spec(&row.name)?;
     let kind = kind_of(&spec);
-    let differs = record.asked.as_ref().map(|asked| differences(&record.options, asked));
+    let differs =
+        record.asked.as_ref().map(|asked| differences(&record.options, asked).trim_start().to_owned());
     Ok(VolumeInfo {
         name: row.name.clone(),
         kind: spec.kind(),

@@ -114,7 +114,7 @@ impl VolumeView {
         }
         facts.extend([("size", size), ("used", used)]);
         if let Some(differs) = &self.differs {
-            facts.push(("differs", format!("somebody asked for it{differs}")));
+            facts.push(("differs", format!("somebody asked for it {differs}")));
         }
         for user in &self.users {
             let UserView { source, id, count, seconds } = user;
@@ -163,7 +163,7 @@ pub(super) mod samples {
                 count: 2,
                 age: Duration::from_secs(90),
             }],
-            differs: Some(" with other options: size is 1G, not 2G".to_owned()),
+            differs: Some("with other options: size is 1G, not 2G".to_owned()),
         };
         let space = berth_volume_core::Space { size: Some(1 << 30), used: Some(3 << 20) };
         VolumeView::new(info, Some(&Usage { space, at_least: false, mounted: Some(true) }))
