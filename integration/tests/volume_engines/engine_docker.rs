@@ -146,15 +146,15 @@ fn sizes_memory_and_devices(debian: Debian) {
         let host = stage.host;
         stage.types(
             "docker volume create -d rvolume -o type=tmpfs -o device=tmpfs -o o=size=4m,uid=1000 fast
-             docker run -d --name a -v fast:/fast busybox
-             docker exec a sh -c 'echo gone > /fast/file; stat -c %u /fast'",
+             docker run -d --name one -v fast:/fast busybox
+             docker exec one sh -c 'echo gone > /fast/file; stat -c %u /fast'",
         );
         assert!(
             stage
-                .refuses("docker exec a dd if=/dev/zero of=/fast/big bs=1024k count=8")
+                .refuses("docker exec one dd if=/dev/zero of=/fast/big bs=1024k count=8")
                 .contains("No space left")
         );
-        stage.types("docker rm -f a");
+        stage.types("docker rm -f one");
         assert_eq!(stage.types("docker run --rm -v fast:/fast busybox ls -A /fast"), "");
         let image = host.dir().join("disk.img").display().to_string();
         host.run(&format!("truncate -s 32M {image} && mkfs.ext4 -q {image}"));
@@ -213,25 +213,25 @@ fn mounts_are_counted_right_through_docker_cp(debian: Debian) {
         let file = stage.host.dir().join("file");
         std::fs::write(&file, "copied").unwrap();
         stage.types(
-            "docker volume create -d rvolume -o size=16M s\ndocker run -d --name a -v s:/data busybox",
+            "docker volume create -d rvolume -o size=16M s\ndocker run -d --name one -v s:/data busybox",
         );
         let before = data(stage, "s");
         for _ in 0..3 {
-            stage.types(&format!("docker cp {} a:/data/file", file.display()));
+            stage.types(&format!("docker cp {} one:/data/file", file.display()));
         }
-        stage.types("docker cp a:/data/file /run/copied-back");
+        stage.types("docker cp one:/data/file /run/copied-back");
         assert_eq!(stage.host.run("cat /run/copied-back && rm /run/copied-back"), "copied");
         // Still mounted, and still the same.
         assert_eq!(data(stage, "s"), before);
         assert_eq!(stage.docker.exec("a", "cat /data/file"), "copied");
         stage.types(
-            "docker run --rm -v s:/data busybox cat /data/file\ndocker restart -t 1 a\ndocker stop -t 1 a",
+            "docker run --rm -v s:/data busybox cat /data/file\ndocker restart -t 1 one\ndocker stop -t 1 one",
         );
         assert_eq!(volume(stage, "s")["Status"]["users"].as_array().unwrap().len(), 0);
         assert_eq!(volume(stage, "s")["Status"]["mounted"], false);
-        stage.types("docker start a");
+        stage.types("docker start one");
         assert_eq!(stage.docker.exec("a", "cat /data/file"), "copied");
-        stage.types("docker rm -f a");
+        stage.types("docker rm -f one");
         assert_eq!(volume(stage, "s")["Status"]["mounted"], false);
     });
 }
