@@ -223,14 +223,14 @@ fn mounts_are_counted_right_through_docker_cp(debian: Debian) {
         assert_eq!(stage.host.run("cat /run/copied-back && rm /run/copied-back"), "copied");
         // Still mounted, and still the same.
         assert_eq!(data(stage, "s"), before);
-        assert_eq!(stage.docker.exec("a", "cat /data/file"), "copied");
+        assert_eq!(stage.docker.exec("one", "cat /data/file"), "copied");
         stage.types(
             "docker run --rm -v s:/data busybox cat /data/file\ndocker restart -t 1 one\ndocker stop -t 1 one",
         );
         assert_eq!(volume(stage, "s")["Status"]["users"].as_array().unwrap().len(), 0);
         assert_eq!(volume(stage, "s")["Status"]["mounted"], false);
         stage.types("docker start one");
-        assert_eq!(stage.docker.exec("a", "cat /data/file"), "copied");
+        assert_eq!(stage.docker.exec("one", "cat /data/file"), "copied");
         stage.types("docker rm -f one");
         assert_eq!(volume(stage, "s")["Status"]["mounted"], false);
     });
