@@ -1,6 +1,6 @@
 //! Hosts with engines and berth's volumes on them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_integration::engine::{Stage, berth, stage_test};
@@ -88,6 +88,12 @@ fn restart_berthd_around<T>(stage: &mut Stage<'_>, then: impl FnOnce() -> T) -> 
 #[track_caller]
 pub(crate) fn volume(stage: &Stage<'_>, name: &str) -> Value {
     stage.docker.json(&format!("volume inspect {name}"))[0].clone()
+}
+
+/// Where a volume's data is on the host.
+#[track_caller]
+pub(crate) fn data(stage: &Stage<'_>, name: &str) -> PathBuf {
+    volume(stage, name)["Mountpoint"].as_str().unwrap().into()
 }
 
 /// A file of random bytes in a container's volume, and the sum it must have.

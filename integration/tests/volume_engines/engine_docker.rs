@@ -3,7 +3,7 @@
 use berth_integration::Debian;
 use berth_integration::engine::berth;
 
-use crate::common::{docker_volumes, on_both_debians, volume};
+use crate::common::{data, docker_volumes, on_both_debians, volume};
 
 on_both_debians!(
     volumes_are_made_shown_and_removed,
@@ -13,6 +13,7 @@ on_both_debians!(
     a_bind_volume_is_the_path,
     sizes_memory_and_devices,
     data_is_moved_backed_up_and_restored,
+    mounts_are_counted_right_through_docker_cp,
 );
 
 /// Scenario 11.
@@ -204,5 +205,33 @@ fn data_is_moved_backed_up_and_restored(debian: Debian) {
         assert_eq!(stat("imported"), "640 33 44 4\none", "Docker sees what berth made");
         berth(stage.host, ["volume", "clone", "data", "cloned"]).run();
         assert_eq!(stat("cloned"), "640 33 44 4\none");
+    });
+}
+
+fn mounts_are_counted_right_through_docker_cp(debian: Debian) {
+    docker_volumes(debian, &[], |stage| {
+        let file = stage.host.dir().join("file");
+        std::fs::write(&file, "copied").unwrap();
+        stage.types(
+            "docker volume create -d rvolume -o size=16M sized\ndocker run -d --name one -v sized:/data busybox",
+        );
+        let before = data(stage, "sized");
+        for _ in 0..3 {
+            stage.types(&format!("docker cp {} one:/data/file", file.display()));
+        }
+        stage.types("docker cp one:/data/file /run/copied-back");
+        assert_eq!(stage.host.run("cat /run/copied-back && rm /run/copied-back"), "copied");
+        // Still mounted, and still the same.
+        assert_eq!(data(stage, "sized"), before);
+        assert_eq!(stage.docker.exec("one", "cat /data/file"), "copied");
+        stage.types(
+            "docker run --rm -v sized:/data busybox cat /data/file\ndocker restart -t 1 one\ndocker stop -t 1 one",
+        );
+        assert_eq!(volume(stage, "sized")["Status"]["users"].as_array().unwrap().len(), 0);
+        assert_eq!(volume(stage, "sized")["Status"]["mounted"], false);
+        stage.types("docker start one");
+        assert_eq!(stage.docker.exec("one", "cat /data/file"), "copied");
+        stage.types("docker rm -f one");
+        assert_eq!(volume(stage, "sized")["Status"]["mounted"], false);
     });
 }
