@@ -16,6 +16,7 @@
     reason = "a test kit: whatever goes wrong here fails the test that asked for it"
 )]
 
+pub mod bench;
 mod cmd;
 mod cni;
 mod conflist;

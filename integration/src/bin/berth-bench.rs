@@ -4,12 +4,7 @@
 //! a line; `cargo xtask bench` makes a table and a picture of them in `docs/`.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a benchmark: whatever goes wrong ends it, and its output is its purpose"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark: whatever goes wrong ends it")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use berth_integration::bench::{Wanted, median, row};
 use berth_integration::{Cni, Container, Host};
 use serde_json::{Value, json};
 
@@ -32,43 +28,6 @@ fn main() {
     one_container();
     parallel(100, 16);
     full_pool();
-}
-
-/// What a figure is to reach.
-#[derive(Clone, Copy)]
-enum Wanted {
-    /// At most this, in the figure's unit.
-    AtMost(f64),
-    /// At least this, in the figure's unit.
-    AtLeast(f64),
-    /// At most so many times what it is compared with.
-    Times(f64),
-    /// At most this many units more than what it is compared with.
-    Above(f64),
-    /// Nothing: it is there to be seen.
-    Nothing,
-}
-
-/// Prints a figure of berth's, and what it is compared with.
-fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
-    let (words, met) = match (wanted, beside) {
-        (Wanted::AtMost(most), _) => (format!("≤ {most} {unit}"), Some(berth <= most)),
-        (Wanted::AtLeast(least), _) => (format!("≥ {least} {unit}"), Some(berth >= least)),
-        (Wanted::Times(most), Some((_, other))) => (format!("≤ {most:.3} ×"), Some(berth <= most * other)),
-        (Wanted::Above(most), Some((_, other))) => {
-            (format!("≤ {most} {unit} more"), Some(berth <= other + most))
-        }
-        _ => (String::new(), None),
-    };
-    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
-    println!(
-        "{}",
-        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
-    );
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }
 
 /// One container with one port: beside the peers, with 200 ports, and beside 1,000 others.
@@ -133,12 +92,6 @@ fn bad_input() {
         };
         row(work, "ms", median((0..ROUNDS).map(refuse).collect()), None, Wanted::AtMost(10.0));
     }
-}
-
-/// Milliseconds.
-fn median(mut all: Vec<Duration>) -> f64 {
-    all.sort_unstable();
-    millis(all[all.len() / 2])
 }
 
 fn conf(ports: u16) -> Value {

@@ -4,25 +4,18 @@
 //! machine. The program prints one JSON object a line; `cargo xtask bench docker` makes a table of them in `docs/`.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a benchmark: whatever goes wrong ends it, and its output is its purpose"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark: whatever goes wrong ends it")]
 
-mod api;
 mod memory;
 mod traffic;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use berth_integration::bench::{self, Socket, Wanted};
 use berth_integration::engine::{Berthd, Dockerd, engine_test};
 use berth_integration::{Debian, Host};
 use serde_json::{Value, json};
-
-use crate::api::Api;
 
 /// Rounds of a single-call figure.
 const ROUNDS: usize = 15;
@@ -38,7 +31,7 @@ const BESIDE: &str = "Docker's `bridge`";
 fn main() {
     engine_test(&["dockerd", "iptables", "busybox"], |host| {
         let mut berthd = Berthd::new(host, &["--roles", "docker"]);
-        row("memory of `berthd` at rest", "MB", berthd_memory(&berthd), None, Wanted::AtMost(15.0));
+        bench::row("memory of `berthd` at rest", "MB", berthd_memory(&berthd), None, Wanted::AtMost(15.0));
         let docker = Dockerd::new(host, Debian::V12, &[]);
         calls(host);
         many_ports(host);
@@ -49,60 +42,32 @@ fn main() {
     });
 }
 
-/// What a figure is to reach.
-#[derive(Clone, Copy)]
-enum Wanted {
-    /// At most this, in the figure's unit.
-    AtMost(f64),
-    /// At most so many times what it is compared with.
-    Times(f64),
-    /// At least so many times what it is compared with.
-    TimesAtLeast(f64),
-}
-
-/// Prints a figure of berth's, and what it is compared with.
-fn row(work: &str, unit: &str, berth: f64, beside: Option<f64>, wanted: Wanted) {
-    let other = beside.unwrap_or(f64::NAN);
-    let (words, met) = match wanted {
-        Wanted::AtMost(most) => (format!("≤ {most} {unit}"), berth <= most),
-        Wanted::Times(most) => (format!("≤ {most:.3} ×"), berth <= most * other),
-        Wanted::TimesAtLeast(least) => (format!("≥ {least} ×"), berth >= least * other),
-    };
-    let beside = beside.map(|value| json!({"name": BESIDE, "value": value}));
-    println!(
-        "{}",
-        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
-    );
-}
-
 /// Times of one kind of work, by driver.
 #[derive(Default)]
-struct Times(BTreeMap<&'static str, Vec<f64>>);
+struct Times(BTreeMap<&'static str, Vec<Duration>>);
 
 impl Times {
     fn add(&mut self, driver: &'static str, time: Duration) {
-        self.0.entry(driver).or_default().push(time.as_secs_f64() * 1000.0);
+        self.0.entry(driver).or_default().push(time);
     }
 
     fn median(&self, driver: &str) -> f64 {
-        let mut sorted = self.0[driver].clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        bench::median(self.0[driver].clone())
     }
 
     fn row(&self, work: &str, wanted: Wanted) {
-        row(work, "ms", self.median("rbridge"), Some(self.median("bridge")), wanted);
+        bench::row(work, "ms", self.median("rbridge"), Some((BESIDE, self.median("bridge"))), wanted);
     }
 }
 
 /// A network of `driver`. Its name sorts behind that of the container's first, so that its gateway stays that one's.
-fn network(api: &Api<'_>, driver: &str, name: &str) -> Duration {
+fn network(api: &Socket<'_>, driver: &str, name: &str) -> Duration {
     api.post("/networks/create", &json!({"Name": name, "Driver": driver, "CheckDuplicate": true})).1
 }
 
 /// Create and remove a network; connect a running container to one, and disconnect it.
 fn calls(host: &Host) {
-    let api = Api::new(host);
+    let api = Socket::docker(host);
     let (mut create, mut remove) = (Times::default(), Times::default());
     let (mut connect, mut disconnect) = (Times::default(), Times::default());
     network(&api, "bridge", "a-first");
@@ -135,7 +100,7 @@ fn calls(host: &Host) {
 }
 
 /// Creates and starts a container; how long the start took.
-fn run(api: &Api<'_>, name: &str, network: &str, bindings: &Value) -> Duration {
+fn run(api: &Socket<'_>, name: &str, network: &str, bindings: &Value) -> Duration {
     let exposed: BTreeMap<&String, Value> =
         bindings.as_object().into_iter().flatten().map(|(port, _)| (port, json!({}))).collect();
     let container = json!({
@@ -148,7 +113,7 @@ fn run(api: &Api<'_>, name: &str, network: &str, bindings: &Value) -> Duration {
 
 /// A container with many published ports: its start, its removal, and the processes it takes.
 fn many_ports(host: &Host) {
-    let api = Api::new(host);
+    let api = Socket::docker(host);
     let bindings: BTreeMap<String, Value> = (0..MANY_PORTS)
         .map(|n| (format!("{}/tcp", 1000 + n), json!([{"HostPort": (20_000 + n).to_string()}])))
         .collect();
@@ -169,7 +134,8 @@ fn many_ports(host: &Host) {
     }
     start.row(&format!("start with {MANY_PORTS} published ports"), Wanted::Times(0.1));
     remove.row("removal of the same", Wanted::Times(1.0 / 30.0));
-    row("processes for the same", "", proxies["rbridge"], Some(proxies["bridge"]), Wanted::AtMost(0.0));
+    let beside = Some((BESIDE, proxies["bridge"]));
+    bench::row("processes for the same", "", proxies["rbridge"], beside, Wanted::AtMost(0.0));
 }
 
 fn driver_network(driver: &str) -> &'static str {

@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use berth_integration::Host;
+use berth_integration::bench::{Wanted, row};
 use berth_integration::engine::Berthd;
 use serde_json::{Value, json};
 
-use crate::{Wanted, berthd_memory, row};
+use crate::berthd_memory;
 
 const ENDPOINTS: u32 = 500;
 

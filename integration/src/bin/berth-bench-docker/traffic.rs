@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use berth_integration::bench::{Socket, Wanted, row};
 use berth_integration::engine::Dockerd;
 use berth_integration::{Host, Place};
 use serde_json::json;
 
-use crate::api::Api;
-use crate::{DRIVERS, Wanted, driver_network, network, row, run};
+use crate::{BESIDE, DRIVERS, driver_network, network, run};
 
 /// How long bytes are sent in one round.
 const SENDING: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const PORT: u16 = 5001;
 
 /// On the host's own address, and on localhost, where Docker's driver has a process that copies.
 pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
-    let api = Api::new(host);
+    let api = Socket::docker(host);
     let bindings = json!({format!("{PORT}/tcp"): [{"HostPort": PORT.to_string()}]});
     let mut rates: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
     for driver in DRIVERS {
@@ -45,7 +45,7 @@ pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
         ("127.0.0.1", "throughput through a published port, localhost", 1.3),
     ] {
         let wanted = Wanted::TimesAtLeast(wanted);
-        row(words, "Gbit/s", best("rbridge", addr), Some(best("bridge", addr)), wanted);
+        row(words, "Gbit/s", best("rbridge", addr), Some((BESIDE, best("bridge", addr))), wanted);
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use berth_integration::Host;
+use berth_integration::bench::{Socket, Wanted, row};
 use berth_integration::engine::berth;
 use serde_json::json;
 
-use crate::socket::Socket;
-use crate::{FEW, Wanted, row};
+use crate::FEW;
 
 /// What is exported: large files and many small ones.
 const LARGE: u32 = 3;

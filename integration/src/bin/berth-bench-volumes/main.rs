@@ -4,23 +4,16 @@
 //! line; `cargo xtask bench volumes` makes a table of them in `docs/`.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a benchmark: whatever goes wrong ends it, and its output is its purpose"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark: whatever goes wrong ends it")]
 
 mod files;
-mod socket;
 
 use std::time::{Duration, Instant};
 
+use berth_integration::bench::{Socket, Wanted, median, row};
 use berth_integration::engine::{Berthd, Dockerd, engine_test};
 use berth_integration::{Debian, Host};
 use serde_json::{Value, json};
-
-use crate::socket::Socket;
 
 /// Rounds of a single-call figure.
 const ROUNDS: usize = 21;
@@ -38,7 +31,7 @@ fn main() {
         let mut berthd = Berthd::new(host, &["--roles", "volumes"]);
         let docker = Dockerd::new(host, Debian::V12, &[]);
         let plugin = Socket::new(host, "/run/docker/plugins/rvolume.sock", "");
-        let api = Socket::new(host, "/run/docker.sock", "/v1.41");
+        let api = Socket::docker(host);
         creates(host, &plugin, &api);
         starts(&api);
         lists(&api);
@@ -48,41 +41,6 @@ fn main() {
         berthd.stop();
         host.run("umount /var/lib/berth; rm -rf /run/mount");
     });
-}
-
-/// What a figure is to reach.
-#[derive(Clone, Copy)]
-pub(crate) enum Wanted {
-    /// At most this, in the figure's unit.
-    AtMost(f64),
-    /// At most so many times what it is compared with.
-    Times(f64),
-    /// At least so many times what it is compared with.
-    TimesAtLeast(f64),
-    /// Only to be seen.
-    Nothing,
-}
-
-/// Prints a figure of berth's, and what it is compared with.
-pub(crate) fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
-    let other = beside.map_or(f64::NAN, |(_, value)| value);
-    let (words, met) = match wanted {
-        Wanted::AtMost(most) => (format!("≤ {most} {unit}"), Some(berth <= most)),
-        Wanted::Times(most) => (format!("≤ {most} ×"), Some(berth <= most * other)),
-        Wanted::TimesAtLeast(least) => (format!("≥ {least} ×"), Some(berth >= least * other)),
-        Wanted::Nothing => (String::new(), None),
-    };
-    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
-    println!(
-        "{}",
-        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
-    );
-}
-
-/// The middle one, in milliseconds.
-pub(crate) fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1000.0
 }
 
 const DOCKER: &str = "Docker's `local`";

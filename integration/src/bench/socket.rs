@@ -4,34 +4,44 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use berth_integration::Host;
 use serde_json::Value;
 
+use crate::Host;
+
 /// Somebody who answers.
-pub(crate) struct Socket<'h> {
+#[derive(Debug)]
+pub struct Socket<'h> {
     host: &'h Host,
     path: &'static str,
     prefix: &'static str,
 }
 
 impl<'h> Socket<'h> {
-    pub(crate) fn new(host: &'h Host, path: &'static str, prefix: &'static str) -> Self {
+    /// The one at `path` on `host`; `prefix` is put in front of every call's path.
+    #[must_use]
+    pub fn new(host: &'h Host, path: &'static str, prefix: &'static str) -> Self {
         Self { host, path, prefix }
     }
 
+    /// dockerd's API.
+    #[must_use]
+    pub fn docker(host: &'h Host) -> Self {
+        Self::new(host, "/run/docker.sock", "/v1.41")
+    }
+
     /// Posts `body`; the answer, and how long it took.
-    pub(crate) fn post(&self, path: &str, body: &Value) -> (String, Duration) {
+    pub fn post(&self, path: &str, body: &Value) -> (String, Duration) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.call("POST", path, &body)
     }
 
     /// The answer, and how long it took.
-    pub(crate) fn get(&self, path: &str) -> (String, Duration) {
+    pub fn get(&self, path: &str) -> (String, Duration) {
         self.call("GET", path, "")
     }
 
     /// Deletes; how long it took.
-    pub(crate) fn delete(&self, path: &str) -> Duration {
+    pub fn delete(&self, path: &str) -> Duration {
         self.call("DELETE", path, "").1
     }
 

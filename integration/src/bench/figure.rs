@@ -1,0 +1,62 @@
+//! Figures, printed as `cargo xtask bench` reads them: one JSON object a line.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its purpose")]
+
+use std::time::Duration;
+
+use serde_json::json;
+
+/// What a figure is to reach.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted {
+    /// At most this, in the figure's unit.
+    AtMost(f64),
+    /// At least this, in the figure's unit.
+    AtLeast(f64),
+    /// At most so many times what it is compared with.
+    Times(f64),
+    /// At least so many times what it is compared with.
+    TimesAtLeast(f64),
+    /// At most this many units more than what it is compared with.
+    Above(f64),
+    /// Nothing: it is there to be seen.
+    Nothing,
+}
+
+/// Prints a figure of berth's, and what it is compared with: its name and its figure.
+///
+/// # Panics
+///
+/// If it is to be compared with nothing.
+pub fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
+    let other = || beside.map(|(_, value)| value).expect("something to compare it with");
+    let (words, met) = match wanted {
+        Wanted::AtMost(most) => (format!("≤ {most} {unit}"), Some(berth <= most)),
+        Wanted::AtLeast(least) => (format!("≥ {least} {unit}"), Some(berth >= least)),
+        Wanted::Times(most) => (format!("≤ {} ×", rounded(most)), Some(berth <= most * other())),
+        Wanted::TimesAtLeast(least) => (format!("≥ {} ×", rounded(least)), Some(berth >= least * other())),
+        Wanted::Above(most) => (format!("≤ {most} {unit} more"), Some(berth <= other() + most)),
+        Wanted::Nothing => (String::new(), None),
+    };
+    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
+    println!(
+        "{}",
+        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
+    );
+}
+
+/// To three digits behind the point.
+fn rounded(factor: f64) -> f64 {
+    (factor * 1000.0).round() / 1000.0
+}
+
+/// The middle one, in milliseconds.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
