@@ -1,12 +1,19 @@
 //! Opened cores, kept for the next call: opening the records costs as much as a small change of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use berth_core::{Berth, CoreError};
+use berth_plugin_http::Plugin;
 use berth_store::Dirs;
+
+use crate::refusal::{Failure, named, plain};
 
 /// How many are kept. Each holds a few hundred kilobytes; more calls than this at once are rare, and open their own.
 const KEPT: usize = 4;
+
+/// dockerd has no deadline of its own: a call that hangs would hold the container's lock for ever.
+const DEADLINE: Duration = Duration::from_secs(25);
 
 /// Cores of one host. Clones share them.
 #[derive(Clone)]
@@ -42,6 +49,27 @@ impl Cores {
             idle.push(core);
         }
         result
+    }
+
+    /// Adds a method to `plugin` that needs a core.
+    pub(crate) fn method<A, R>(
+        &self,
+        plugin: Plugin,
+        name: &'static str,
+        method: impl Fn(&mut Berth, A) -> Result<R, Failure> + Send + Sync + 'static,
+    ) -> Plugin
+    where
+        A: serde::de::DeserializeOwned + 'static,
+        R: serde::Serialize + 'static,
+    {
+        let cores = self.clone();
+        plugin.call(name, DEADLINE, move |args: A| {
+            let called = |berth: &mut Berth| {
+                // The refusal is worded while the core is at hand; only its opening fails outside.
+                Ok::<_, Failure>(method(berth, args).map_err(|failure| named(berth, failure)))
+            };
+            cores.with(called).map_err(plain)?
+        })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Berth>> {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use berth_core::Berth;
 use berth_core::pool::{AddressRequest, PoolRequest, PoolSettings};
@@ -13,7 +12,7 @@ use ipnetwork::IpNetwork;
 
 use crate::cores::Cores;
 use crate::options::shortened;
-use crate::refusal::{Failure, named, plain};
+use crate::refusal::{Failure, plain};
 use crate::wire::{
     AddressGiven, AddressSpaces, IpamCapabilities, OfAddress, OfPool, Options, PoolGiven, RequestPool,
 };
@@ -21,7 +20,6 @@ use crate::wire::{
 /// The name under which Docker knows the address driver that comes without a network driver.
 pub const DRIVER: &str = "ripam";
 
-const DEADLINE: Duration = Duration::from_secs(25);
 const TYPE: &str = "RequestAddressType";
 const GATEWAY: &str = "com.docker.network.gateway";
 /// Since Docker 29.
@@ -82,12 +80,8 @@ impl Ipam {
         R: serde::Serialize + 'static,
     {
         let ipam = self.clone();
-        plugin.call(name, DEADLINE, move |args: A| {
-            let called = |berth: &mut Berth| {
-                let done = ipam.begin_session(berth).and_then(|()| method(&ipam, berth, args));
-                Ok::<_, Failure>(done.map_err(|failure| named(berth, failure)))
-            };
-            ipam.cores.with(called).map_err(plain)?
+        self.cores.method(plugin, name, move |berth, args| {
+            ipam.begin_session(berth).and_then(|()| method(&ipam, berth, args))
         })
     }
 

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use berth_core::attachment::{AttachmentRecord, ContainerLink, DuplicateDetection};
 use berth_core::declare::{Declaration, DeclaredSubnet};
@@ -28,7 +27,7 @@ use crate::cores::Cores;
 use crate::forward::Forward;
 use crate::options::{NetworkOptions, shortened};
 use crate::ports;
-use crate::refusal::{Failure, named, plain};
+use crate::refusal::Failure;
 use crate::wire::{
     Allocated, CreateEndpoint, CreateNetwork, Created, Info, Interface, InterfaceName, IpamData, Join,
     Joined, OfEndpoint, OfNetwork,
@@ -39,9 +38,6 @@ pub const DRIVER: &str = "rbridge";
 
 /// The engine of declarations made here.
 pub(crate) const ENGINE: &str = "docker";
-
-/// dockerd has no deadline of its own: a call that hangs would hold the container's lock for ever.
-const DEADLINE: Duration = Duration::from_secs(25);
 
 const ANTI_SPOOFING: &str = "anti_spoofing";
 const HOST_BINDING: &str = "host_binding";
@@ -92,13 +88,7 @@ impl Driver {
         R: serde::Serialize + 'static,
     {
         let driver = self.clone();
-        plugin.call(name, DEADLINE, move |args: A| {
-            let called = |berth: &mut Berth| {
-                // The refusal is worded while the core is at hand; only its opening fails outside.
-                Ok::<_, Failure>(method(&driver, berth, args).map_err(|failure| named(berth, failure)))
-            };
-            driver.cores.with(called).map_err(plain)?
-        })
+        self.cores.method(plugin, name, move |berth, args| method(&driver, berth, args))
     }
 
     fn create_network(&self, berth: &mut Berth, args: CreateNetwork) -> Result<Empty, Failure> {
