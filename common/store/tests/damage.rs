@@ -145,9 +145,14 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_fixture_of_every_version_is_led_to_the_newest() {
-    for (version, run) in [(1, include_str!("fixtures/run-v1.sql")), (2, include_str!("fixtures/run-v2.sql"))]
-    {
-        let fixtures = [("run.db", version, run), ("state.db", 1, include_str!("fixtures/state-v1.sql"))];
+    let [run_1, run_2, run_3] = [
+        include_str!("fixtures/run-v1.sql"),
+        include_str!("fixtures/run-v2.sql"),
+        include_str!("fixtures/run-v3.sql"),
+    ];
+    let [state_1, state_2] = [include_str!("fixtures/state-v1.sql"), include_str!("fixtures/state-v2.sql")];
+    for (run, state) in [((1, run_1), (1, state_1)), ((2, run_2), (1, state_1)), ((3, run_3), (2, state_2))] {
+        let fixtures = [("run.db", run.0, run.1), ("state.db", state.0, state.1)];
         let schema_of = |path: &Path| -> Vec<String> {
             let conn = rusqlite::Connection::open(path).unwrap();
             let mut statement =
@@ -177,6 +182,7 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
                 assert_eq!(tx.sysctls_saved()?.len(), 1);
                 assert_eq!(tx.uplinks_closed()?, [(berth_types::Family::V4, "up0".parse().unwrap())]);
                 assert_eq!(tx.networks()?[0].payload, r#"{"v":1}"#);
+                assert_eq!(tx.volumes()?.len(), usize::from(state.0 > 1));
                 Ok(())
             })
             .unwrap();
