@@ -139,8 +139,18 @@ fn attach_once(
 ) -> io::Result<AttachedLoop> {
     let device = control.next_free()?;
     let path = device.path().ok_or_else(|| io::Error::other("the loop device has no name"))?;
-    device.with().read_only(access == Access::ReadOnly).autoclear(autoclear).attach_fd(file.as_raw_fd())?;
-    Ok(AttachedLoop { device: Some(device), path })
+    if !autoclear {
+        device.with().read_only(access == Access::ReadOnly).attach_fd(file.as_raw_fd())?;
+        return Ok(AttachedLoop { device: Some(device), path });
+    }
+    // The kernel takes a detachment of a device that somebody else has open as a wish for its last close. Asking for that
+    // by LOOP_SET_STATUS64 would stop the device's queue, which costs more than all the rest of a mount together.
+    let user = LoopDevice::open(&path)?;
+    // Read only by how the file was opened (drivers/block/loop.c).
+    device.attach_fd(file.as_raw_fd())?;
+    let attached = AttachedLoop { device: Some(device), path };
+    user.detach()?;
+    Ok(attached)
 }
 
 /// Detaches the loop device at `path`. One that is not attached is a success.
@@ -162,15 +172,6 @@ pub(crate) fn loops_of(file: &File, image: &Path) -> Result<Vec<PathBuf>, LoopEr
 pub(crate) fn loop_grow(path: &Path) -> Result<(), LoopError> {
     let grown = LoopDevice::open(path).and_then(|device| device.set_capacity());
     grown.map_err(|source| LoopError::Attach { image: path.to_owned(), source })
-}
-
-/// Keeps a loop device from giving back to the host what the file system in it does not use: the space was reserved, and
-/// a trim of all mounted file systems, as many hosts run it weekly, would undo that.
-pub(crate) fn loop_keep_reserved(path: &Path) {
-    let name = path.file_name().unwrap_or_default();
-    let knob = Path::new("/sys/block").join(name).join("queue/discard_max_bytes");
-    // Where it cannot be set, what is lost is the reservation and no data.
-    let _ = fs::write(knob, "0");
 }
 
 fn detach(device: &LoopDevice, path: &Path) -> Result<(), LoopError> {

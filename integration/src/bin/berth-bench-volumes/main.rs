@@ -93,9 +93,9 @@ fn starts(api: &Socket<'_>) {
     for round in 0..=FEW {
         for (volume, times) in [("ours", &mut ours), ("theirs", &mut theirs)] {
             let container = json!({"Image": "nginx", "HostConfig": {"NetworkMode": "none", "Binds": [format!("{volume}:/data")]}});
-            let (_, made) = api.post("/containers/create?name=c", &container);
-            let (_, started) = api.post("/containers/c/start", &Value::Null);
-            api.delete("/containers/c?force=1");
+            let (_, made) = api.post("/containers/create?name=c0", &container);
+            let (_, started) = api.post("/containers/c0/start", &Value::Null);
+            api.delete("/containers/c0?force=1");
             if round > 0 {
                 times.push(made + started);
             }

@@ -78,6 +78,11 @@ pub(crate) trait Kind {
         Ok(())
     }
 
+    /// Puts right, now and then while it is mounted, what others did to it.
+    fn look_after(&self, _site: &Site<'_>) -> Result<(), VolumeError> {
+        Ok(())
+    }
+
     /// Whether a whole file system is the volume's alone, so that any mount of it is a use.
     fn owns_filesystem(&self) -> bool {
         false

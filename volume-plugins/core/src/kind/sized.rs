@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, RenameFlags};
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{Kind, Made, Site, Space, apply_top};
 use crate::error::VolumeError;
-use crate::loop_device::{loop_attach_file, loop_detach, loop_grow, loop_keep_reserved, loops_of};
+use crate::loop_device::{loop_attach_file, loop_detach, loop_grow, loops_of};
 use crate::mount::filesystem;
 use crate::options::{Filesystem, Flags, SizedSpec, Top};
 use crate::place::{CONFINED, Place, open_dir};
@@ -96,10 +97,8 @@ impl Kind for Sized<'_> {
         let mounted = match loops_of(&file, &image)?.first() {
             Some(device) => mount(device)?,
             None => {
+                self.keep_reserved(&file, &image);
                 let attached = loop_attach_file(&file, &image, Access::ReadWrite)?;
-                if !self.0.sparse {
-                    loop_keep_reserved(attached.path());
-                }
                 let mounted = mount(attached.path())?;
                 attached.keep();
                 mounted
@@ -135,6 +134,11 @@ impl Kind for Sized<'_> {
             // Where a container still has it mounted, the kernel only notes that it is to go with the last of them.
             loop_detach(&device)?;
         }
+        Ok(())
+    }
+
+    fn look_after(&self, site: &Site<'_>) -> Result<(), VolumeError> {
+        self.keep_reserved(&open_image(site)?, &site.place.join(IMAGE));
         Ok(())
     }
 
@@ -201,6 +205,24 @@ pub(crate) fn grow_at_rest(site: &Site<'_>) -> Result<(), VolumeError> {
     run_tool("resize2fs", "e2fsprogs", &[path.as_os_str()])?;
     let synced = open_image(site)?.sync_all();
     synced.map_err(|err| VolumeError::io("sync", &path, err))
+}
+
+impl Sized<'_> {
+    /// Reserves again what a trim of all mounted file systems, as many hosts run it weekly, has given back to the host.
+    fn keep_reserved(&self, file: &File, image: &Path) {
+        let blocks_of = |meta: std::fs::Metadata| (meta.blocks().saturating_mul(512), meta.len());
+        let Ok((reserved, size)) = file.metadata().map(blocks_of) else { return };
+        if self.0.sparse || reserved >= size {
+            return;
+        }
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Ok(()) => {
+                tracing::info!(image = %image.display(), bytes = size - reserved, "space reserved again");
+            }
+            // What is lost is the reservation and no data.
+            Err(err) => tracing::warn!(image = %image.display(), error = %err, "space not reserved again"),
+        }
+    }
 }
 
 /// Opens the image if it is the one that berth made, by its size and its file system's identity.

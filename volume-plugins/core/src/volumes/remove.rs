@@ -182,6 +182,9 @@ impl Volumes {
         let was = crate::kind::mounted(&*kind, &held.site())?.is_some();
         self.release(&held)?;
         let is = crate::kind::mounted(&*kind, &held.site())?.is_some();
+        if is {
+            kind.look_after(&held.site())?;
+        }
         Ok((was && !is).then(|| format!("the mount of volume {name}, which nobody uses")))
     }
 
