@@ -135,8 +135,9 @@ impl Driver {
 
     fn list(&self) -> Result<Listed, Refusal> {
         let list = self.on(Volumes::list).map_err(refusal)?;
-        let volumes = list.iter().map(|info| Volume { status: BTreeMap::new(), ..described(info, None) });
-        Ok(Listed { volumes: volumes.collect(), err: "" })
+        // Without the status, which nobody is shown in a list, and which takes longer than all the rest.
+        let volumes = list.iter().map(|info| volume(info, BTreeMap::new())).collect();
+        Ok(Listed { volumes, err: "" })
     }
 
     fn mount(&self, asked: &Used) -> Result<Mountpoint, Refusal> {
@@ -246,6 +247,10 @@ fn described(info: &VolumeInfo, usage: Option<&Usage>) -> Volume {
             status.insert("mounted", Value::from(*mounted));
         }
     }
+    volume(info, status)
+}
+
+fn volume(info: &VolumeInfo, status: BTreeMap<&'static str, Value>) -> Volume {
     Volume {
         name: info.name.to_string(),
         mountpoint: mountpoint(info),
