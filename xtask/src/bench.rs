@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::build::{self, target_dir};
 use crate::plot::{Bar, Chart};
 use crate::run::{cargo, command, output, say, stage};
 use crate::{packages, page, plot};
@@ -59,10 +61,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
 
 /// berth on one dockerd, beside Docker's own driver.
 fn docker() -> Result<()> {
-    let packages = ["--package", "berth", "--package", "berthd", "--package", "berth-integration"];
-    let programs = ["--bin", "berth", "--bin", "berthd", "--bin", "berth-bench-docker"];
-    stage("build", cargo(&[&["build", "--release"], &packages[..], &programs[..]].concat()))?;
-    let rows = rows(&output(command(&[&format!("{}/release/berth-bench-docker", target_dir()?)]))?)?;
+    let rows = rows(&output(program("berth-bench-docker")?)?)?;
     let table = table(&rows);
     say(&table);
     let docker = output(command(&["dockerd", "--version"]))?;
@@ -76,10 +75,7 @@ fn docker() -> Result<()> {
 
 /// berth's volumes on one dockerd, beside Docker's own driver, and beside `tar`.
 fn volumes() -> Result<()> {
-    let packages = ["--package", "berth", "--package", "berthd", "--package", "berth-integration"];
-    let programs = ["--bin", "berth", "--bin", "berthd", "--bin", "berth-bench-volumes"];
-    stage("build", cargo(&[&["build", "--release"], &packages[..], &programs[..]].concat()))?;
-    let rows = rows(&output(command(&[&format!("{}/release/berth-bench-volumes", target_dir()?)]))?)?;
+    let rows = rows(&output(program("berth-bench-volumes")?)?)?;
     let table = table(&rows);
     say(&table);
     let docker = output(command(&["dockerd", "--version"]))?;
@@ -94,18 +90,12 @@ fn volumes() -> Result<()> {
 }
 
 fn cni() -> Result<()> {
-    stage("build", cargo(&["build", "--release", "--package", "berth"]))?;
-    stage(
-        "build the bench",
-        cargo(&["build", "--release", "--package", "berth-integration", "--bin", "berth-bench"]),
-    )?;
     stage(
         "build the filler",
         cargo(&["build", "--release", "--package", "berth-ipam", "--example", "fill_pool"]),
     )?;
-    let target = target_dir()?;
-    let mut run = command(&[&format!("{target}/release/berth-bench"), "cni"]);
-    run.env("BERTH_FILL_POOL", format!("{target}/release/examples/fill_pool"));
+    let mut run = program("berth-bench")?;
+    run.arg("cni").env("BERTH_FILL_POOL", format!("{}/release/examples/fill_pool", target_dir()?));
     let rows = rows(&output(run)?)?;
     let table = table(&rows);
     say(&table);
@@ -119,6 +109,16 @@ fn cni() -> Result<()> {
     fs::write("docs/benchmarks.svg", plot::svg(&charts(&rows)))
         .context("failed to write docs/benchmarks.svg")?;
     page::write_section("CNI", &text)
+}
+
+/// A bench, built, with berth's programs as they are installed.
+fn program(name: &str) -> Result<Command> {
+    let (berth, berthd) = (build::plugins()?, build::daemon()?);
+    let package = ["--package", "berth-integration", "--bin", name];
+    stage("build the bench", cargo(&[&["build", "--release"], &package[..]].concat()))?;
+    let mut program = command(&[&format!("{}/release/{name}", target_dir()?)]);
+    program.env("BERTH_BIN", berth).env("BERTHD_BIN", berthd);
+    Ok(program)
 }
 
 fn rows(printed: &str) -> Result<Vec<Row>> {
@@ -172,14 +172,6 @@ fn charts(rows: &[Row]) -> Vec<Chart> {
         chart("Attach a container, one published port", "ADD, bridge"),
         chart("Detach it", "DEL of the same"),
     ]
-}
-
-/// Where cargo puts what it builds.
-pub(crate) fn target_dir() -> Result<String> {
-    let text = output(cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
-    Ok(metadata.get("target_directory").and_then(serde_json::Value::as_str).unwrap_or("target").to_owned())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub(crate) fn demo() -> Result<()> {
     let demos = ["--bin", "berth-demo", "--bin", "berth-demo-docker"];
     let build = ["build", "--quiet", "--package", "berth-integration"];
     stage("build the demo", cargo(&[&build[..], &demos[..]].concat()))?;
-    let target = crate::bench::target_dir()?;
+    let target = crate::build::target_dir()?;
     stage("demo", command(&[&format!("{target}/debug/berth-demo")]))?;
     if on_path("dockerd") {
         stage("demo, with Docker", command(&[&format!("{target}/debug/berth-demo-docker")]))?;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod build;
 mod demo;
 mod layers;
 mod packages;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Options),
     /// Two containers, a network and a published port, shown and taken away again.
     Demo,
+    /// Builds the programs as they are installed; says where they are.
+    Build,
     /// Measures berth beside what people would otherwise run; writes docs/benchmarks.md.
     Bench(bench::Options),
     /// What a submission must pass: the same as `test`.
@@ -54,6 +57,7 @@ fn run_command(command: Command) -> Result<()> {
     match command {
         Command::Test(options) => test::test(&options),
         Command::Demo => demo::demo(),
+        Command::Build => build::build(),
         Command::Bench(options) => bench::bench(&options),
         Command::Ci => test::test(&test::Options::default()),
         Command::Layers => layers::check_workspace(),

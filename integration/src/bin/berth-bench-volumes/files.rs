@@ -29,10 +29,8 @@ pub(crate) fn measure(host: &Host, plugin: &Socket<'_>) {
     ));
     let megabytes = f64::from(LARGE * LARGE_MB) + f64::from(SMALL * SMALL_KB) / 1024.0;
     archives(host, plugin, data, megabytes);
-    let own = host.dir().join("berth-disk/own");
-    std::fs::create_dir(&own).unwrap();
-    input_and_output(host, data, &own);
     plugin.post("/VolumeDriver.Remove", &json!({"Name": "v"}));
+    input_and_output(host, plugin);
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
@@ -89,10 +87,21 @@ fn archives(host: &Host, plugin: &Socket<'_>, data: &Path, megabytes: f64) {
     row("`volume import`, checked", "MB/s", import, Some((untar, unpack)), Wanted::TimesAtLeast(0.9));
 }
 
-fn input_and_output(host: &Host, volume: &Path, own: &Path) {
+/// New directories in each round, for where on the disk a directory's files lie decides more than who made it.
+fn input_and_output(host: &Host, plugin: &Socket<'_>) {
     let (mut writes, mut reads) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for round in 0..=FEW {
-        for (index, dir) in [volume, own].into_iter().enumerate() {
+        let name = format!("io{round}");
+        plugin.post("/VolumeDriver.Create", &json!({"Name": name}));
+        let volume = Path::new("/var/lib/berth/volumes").join(&name).join("_data");
+        let own = host.dir().join("berth-disk").join(&name);
+        std::fs::create_dir(&own).unwrap();
+        let mut both = [(0, &volume), (1, &own)];
+        // Who comes second finds another disk than who comes first.
+        if round % 2 == 1 {
+            both.reverse();
+        }
+        for (index, dir) in both {
             let file = dir.join("io").display().to_string();
             let wrote = timed(|| {
                 host.run(&format!("dd if=/dev/zero of={file} bs=1M count={IO_MB} conv=fsync status=none"));
@@ -106,6 +115,7 @@ fn input_and_output(host: &Host, volume: &Path, own: &Path) {
                 reads[index].push(read);
             }
         }
+        plugin.post("/VolumeDriver.Remove", &json!({"Name": name}));
     }
     for (work, [ours, theirs]) in [("writing in a directory volume", writes), ("reading there", reads)] {
         let megabytes = f64::from(IO_MB);
