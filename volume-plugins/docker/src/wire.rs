@@ -84,6 +84,7 @@ pub(crate) struct Volume {
     /// Empty where it is not mounted.
     pub(crate) mountpoint: String,
     /// By RFC 3339, or left out: anything else is an error to dockerd.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) created_at: String,
     /// Shown by `docker volume inspect` as it is.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
