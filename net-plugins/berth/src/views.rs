@@ -430,7 +430,7 @@ pub(crate) mod samples {
     pub(crate) fn foreign() -> (AttachmentRow, Held) {
         let row = row("c2", AttachmentState::Ready);
         let published = Published { ports: vec![port("0.0.0.0", 53, 1)], ..Published::default() };
-        let held = Held::Ports(PortsRecord { version: 1, key: row.key.clone(), published });
+        let held = Held::Ports(PortsRecord { published, ..PortsRecord::new(row.key.clone()) });
         (row, held)
     }
 }

@@ -26,6 +26,7 @@ use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::execute;
 use crate::kernel::{Kernel, KernelError};
+use crate::names::{Absent, Changed, tell, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec};
 use crate::observe;
 use crate::plan::{Joining, guard_for, plan_attachment, plan_network, plan_published};
@@ -59,7 +60,10 @@ impl Berth {
         let host = HostLock::shared(self.dirs())?;
         let begun = self.begin(&request)?;
         self.clear_after(&begun.reclaimed, &request.key);
-        match self.build(&request, &begun.record) {
+        let built = self.build(&request, &begun.record);
+        // With the network's lock released: the server may have to change the network for it.
+        let named = built.and_then(|attachment| self.name(&request, &begun.record).map(|()| attachment));
+        match named {
             Ok(attachment) => Ok(attachment),
             Err(cause) => {
                 // The steps are undone already, as far as that went; this takes back what is left of them, and the record,
@@ -73,6 +77,18 @@ impl Berth {
                 Err(cause)
             }
         }
+    }
+
+    /// Makes its names known. Where they were asked for, they are answered when this returns; an engine that tells them
+    /// later does not wait for a server.
+    fn name(&self, request: &AttachRequest, record: &AttachmentRecord) -> Result<(), CoreError> {
+        let changed = || Changed::attachment(&record.key);
+        match (&record.names, &request.names) {
+            (None, _) => (),
+            (Some(_), Some(_)) => tell(self.dirs(), &changed(), Absent::Start)?,
+            (Some(_), None) => tell_if_there(self.dirs(), &changed()),
+        }
+        Ok(())
     }
 
     /// Takes back what an earlier attempt for the same key left, and refuses when it is alive.
@@ -413,6 +429,7 @@ fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> Att
             ..Published::default()
         },
         bandwidth: request.bandwidth,
+        names: request.network.names.as_ref().map(|_| request.names.clone().unwrap_or_default()),
         peer: peer.cloned(),
         // An engine that takes the link itself has no sandbox yet.
         sandbox_path: if peer.is_none() { request.sandbox.path().to_owned() } else { PathBuf::new() },

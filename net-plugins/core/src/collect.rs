@@ -19,6 +19,7 @@ use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
+use crate::names::{Changed, tell_if_there};
 use crate::network::NetworkRecord;
 use crate::plan::{Joining, is_ours};
 use crate::{rules, switch};
@@ -70,6 +71,10 @@ impl Berth {
             if !request.dry_run {
                 errors.extend(self.collect(&row).err().map(|err| format!("{}: {}", row.key, Chain(&err))));
             }
+        }
+        if !request.dry_run {
+            let collected = self.collect_names(request.network.as_ref());
+            errors.extend(collected.err().map(|err| Chain(&err).to_string()));
         }
         self.gc_links(request, &mut report, &mut errors)?;
         self.gc_leases(request, &mut report)?;
@@ -211,6 +216,16 @@ impl Berth {
         &mut self,
         name: &NetworkName,
     ) -> Result<Vec<AttachmentRow>, CoreError> {
+        let named = self.network(name)?.is_some_and(|network| network.names.is_some());
+        let attached = self.remove_network_locked(name)?;
+        // With the lock released, which the server may want.
+        if named && attached.is_empty() {
+            tell_if_there(self.dirs(), &Changed::network(name));
+        }
+        Ok(attached)
+    }
+
+    fn remove_network_locked(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let attached = self.attached_to(name)?;
         if !attached.is_empty() {
@@ -284,6 +299,9 @@ impl Berth {
         let mut kernel = Kernel::open(self, None)?;
         self.make_network(&mut kernel, &network.spec(), Joining::default())?;
         drop(kernel);
+        if network.names.is_some() {
+            tell_if_there(self.dirs(), &Changed::network(&network.name));
+        }
         // It may have been removed meanwhile.
         self.unmake_if_unwanted(&network.name)
     }
@@ -405,8 +423,10 @@ impl Berth {
     /// Elements of ports that are in no record, whatever its state. Elements of networks are left alone: a network is
     /// recorded after its elements are there.
     fn strays(&mut self, there: &BTreeSet<Element>) -> Result<BTreeSet<Element>, CoreError> {
-        let known: BTreeSet<Element> =
+        let mut known: BTreeSet<Element> =
             self.held()?.iter().flat_map(|(_, held)| elements::of_held(held)).collect();
+        // The way to their names is led like a published port.
+        known.extend(self.networks()?.iter().flat_map(elements::of_network));
         let of_a_port = |element: &&Element| {
             matches!(
                 element,

@@ -28,6 +28,7 @@ pub mod keeper;
 pub mod kernel;
 mod lease;
 pub mod loopback;
+pub mod names;
 pub mod network;
 mod observe;
 pub mod plan;

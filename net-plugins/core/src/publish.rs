@@ -86,7 +86,7 @@ impl Berth {
         choices: &[PortChoice],
         published: &mut Published,
     ) -> Result<Option<AttachmentRecord>, CoreError> {
-        let attached = matches!(had, Some(Held::Bridge(_)));
+        let attached = had.as_ref().is_some_and(Held::stays_without_ports);
         let begun = match had.filter(|_| attached) {
             // With br_netfilter, what a container sends to its own published port goes back out of the port it came by.
             Some(Held::Bridge(mut record)) => {
@@ -96,9 +96,8 @@ impl Berth {
             }
             Some(held) => held,
             None => Held::Ports(PortsRecord {
-                version: PortsRecord::VERSION,
-                key: request.key.clone(),
                 published: published.clone(),
+                ..PortsRecord::new(request.key.clone())
             }),
         };
         let new = NewAttachment {
@@ -212,13 +211,15 @@ impl Berth {
         }
     }
 
-    /// Removes rules, claims and, unless berth attached the container, the record.
+    /// Removes rules, claims and, unless berth attached or named the container, the record.
     fn take_back(&mut self, row: &AttachmentRow, held: &Held) -> Result<(), CoreError> {
         let key = held.key();
         if row.state == AttachmentState::Deleting {
             return self.detach_locked(key).map(drop);
         }
-        let Held::Bridge(_) = held else { return self.detach_locked(key).map(drop) };
+        if !held.stays_without_ports() {
+            return self.detach_locked(key).map(drop);
+        }
         if *held.published() == Published::default() {
             return Ok(());
         }

@@ -274,6 +274,7 @@ pub(crate) fn declaration(args: &CreateNetwork) -> Result<Declaration, Refusal> 
         mtu,
         reach: Reach { masquerade, between_containers, isolated, internal: options.internal },
         subnets,
+        names: None,
         notes,
     })
 }
@@ -358,6 +359,7 @@ impl Wanted {
             duplicate_detection: DuplicateDetection::Off,
             ports: Vec::new(),
             bandwidth: None,
+            names: None,
         })
     }
 }
