@@ -319,10 +319,10 @@ mod tests {
     fn own_names_lead_to_the_program_and_reference_names_only_when_asked() {
         let place = Place::new();
         place.install(Names::Own, false);
-        assert_eq!(place.names(), ["rbridge", "rhost", "ripam", "rnone", "rportmap"]);
+        assert_eq!(place.names(), ["rbridge", "rdns", "rhost", "ripam", "rnone", "rportmap"]);
         place.install(Names::All, false);
         let all =
-            ["bridge", "host-local", "loopback", "portmap", "rbridge", "rhost", "ripam", "rnone", "rportmap"];
+            ["bridge", "dnsname", "host-local", "loopback", "portmap", "rbridge", "rdns", "rhost", "ripam", "rnone", "rportmap"];
         assert_eq!(place.names(), all);
         assert_eq!(fs::read_to_string(place.cni().join("bridge")).unwrap(), "program");
     }

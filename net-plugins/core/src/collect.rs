@@ -92,6 +92,9 @@ impl Berth {
             self.mend_networks(request, &mut report, &mut errors)?;
         }
         self.restore(request, &mut report, &mut errors)?;
+        if !request.collect_only && !request.dry_run {
+            errors.extend(self.mend_names().err().map(|err| Chain(&err).to_string()));
+        }
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
     }
 

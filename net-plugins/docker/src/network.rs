@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use berth_core::attachment::{AttachmentRecord, ContainerLink, DuplicateDetection};
 use berth_core::declare::{Declaration, DeclaredSubnet};
+use berth_core::names::NetworkNames;
 use berth_core::network::Reach;
 use berth_core::request::{Addresses, Addressing, AttachRequest};
 use berth_core::shown::key_of_network;
@@ -274,7 +275,11 @@ pub(crate) fn declaration(args: &CreateNetwork) -> Result<Declaration, Refusal> 
         mtu,
         reach: Reach { masquerade, between_containers, isolated, internal: options.internal },
         subnets,
-        names: None,
+        names: options.names.then(|| NetworkNames {
+            domain: options.domain,
+            servers: options.servers,
+            ..NetworkNames::usual()
+        }),
         notes,
     })
 }

@@ -57,12 +57,12 @@ pub struct NamesRequest {
 impl Changed {
     /// Of one attachment and its network.
     pub(crate) fn attachment(key: &AttachmentKey) -> Self {
-        Self { networks: vec![key.network.clone()], attachments: vec![key.clone()] }
+        Self { networks: vec![key.network.clone()], attachments: vec![key.clone()], all: false }
     }
 
     /// Of one network.
     pub(crate) fn network(name: &NetworkName) -> Self {
-        Self { networks: vec![name.clone()], attachments: Vec::new() }
+        Self { networks: vec![name.clone()], ..Self::default() }
     }
 }
 
@@ -192,6 +192,21 @@ impl Berth {
         let deaf = state.deaf().into_iter().filter(|(network, _)| *network == key.network);
         wrong.extend(deaf.map(|(_, addr)| format!("the DNS server does not listen at {addr}")));
         Ok(wrong)
+    }
+
+    /// Starts the server again where it is gone and somebody is to have names, and has it compare everything.
+    pub(crate) fn mend_names(&mut self) -> Result<(), CoreError> {
+        let declared = self.declared_names()?;
+        let served = self.networks()?.into_iter().filter(|network| network.names.is_some());
+        let names: Vec<NetworkName> = served.map(|network| network.name).collect();
+        // The daemon for networks that an engine declared is whoever runs the engine's to start.
+        let wanted = names.iter().any(|name| !declared.contains(name));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let absent = if wanted { Absent::Start } else { Absent::Leave };
+        let changed = Changed { networks: names, attachments: Vec::new(), all: true };
+        Ok(tell(self.dirs(), &changed, absent)?)
     }
 
     /// Networks that are recorded for names alone and have lost the last one go, after a collection.

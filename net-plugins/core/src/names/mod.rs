@@ -25,6 +25,6 @@ pub use record::{
 pub use seen::{NamesState, ServedView};
 pub use served::{Served, ServedMember, ServedNetwork, served};
 pub use start::StartError;
-pub use wire::{Applied, Changed, EntryView, ListeningView, Question};
+pub use wire::{Applied, Changed, EntryView, ExplainedView, ListeningView, Question};
 
 pub(crate) use change::{Absent, tell, tell_if_there};

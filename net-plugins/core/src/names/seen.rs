@@ -31,6 +31,8 @@ pub struct ServedView {
 pub struct NamesState {
     /// What the records ask for.
     pub wanted: Served,
+    /// Networks that an engine declared, whose daemon is its engine's.
+    pub declared: BTreeSet<NetworkName>,
     /// What the server holds; why not, where it does not say.
     pub server: Result<ServedView, String>,
     /// Whether a server listens at all.
@@ -43,11 +45,11 @@ impl NamesState {
         let answer = ask(&dirs.run, "/v1/served", LOOK);
         let is_there = !matches!(&answer, Err(CallError::Nobody { .. }));
         let server = answer.and_then(|text| serde_json::from_slice(&text).map_err(CallError::Answer));
-        let wanted = match Berth::look(dirs)? {
-            Some(mut berth) => berth.served()?,
-            None => Served::default(),
+        let (wanted, declared) = match Berth::look(dirs)? {
+            Some(mut berth) => (berth.served()?, berth.declared_names()?),
+            None => Default::default(),
         };
-        Ok(Self { wanted, server: server.map_err(|err| err.to_string()), is_there })
+        Ok(Self { wanted, declared, server: server.map_err(|err| err.to_string()), is_there })
     }
 
     /// Gateways that are to be listened at and are not.

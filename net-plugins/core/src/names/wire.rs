@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use berth_types::{AttachmentKey, NetworkName};
+use berth_types::{AttachmentKey, ContainerId, NetworkName};
 use serde::{Deserialize, Serialize};
 
 /// Records that were written: the server reads them and makes its answers agree.
@@ -18,6 +18,9 @@ pub struct Changed {
     /// Attachments that were made, changed or removed.
     #[serde(default)]
     pub attachments: Vec<AttachmentKey>,
+    /// Whether everything is to be compared, whatever was changed.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// A change is in every answer.
@@ -46,14 +49,31 @@ pub struct ListeningView {
 pub struct EntryView {
     /// Whose members may ask for it.
     pub network: NetworkName,
-    /// The name, fully written.
+    /// The name, without the domain.
     pub name: String,
     /// `A`, `AAAA`, `PTR` or `SRV`.
     pub kind: String,
     /// What it leads to, as text.
     pub value: String,
-    /// Why it is there.
+    /// How long the answer may be kept, seconds.
+    pub ttl: u32,
+    /// Whose it is; nobody's, for what the server knows by itself.
+    pub container: Option<ContainerId>,
+    /// Why it is answered.
     pub why: String,
+}
+
+/// The way an answer takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedView {
+    /// What is decided, in order.
+    pub steps: Vec<String>,
+    /// How it ends, in a word or two.
+    pub outcome: String,
+    /// The records of the answer, as text.
+    pub answers: Vec<String>,
+    /// Who is asked, in order, if nothing here knows.
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// A question whose way through the server is to be told.
