@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use berth_ipam::allocate;
 use berth_netlink::port_list::ports_in_use;
-use berth_netlink::port_probe::{Probe, holder_of, try_bind};
+use berth_netlink::port_probe::{Probe, ProcessHolder, holder_of, try_bind};
 use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
 use berth_store::{
@@ -26,6 +26,7 @@ use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::execute;
 use crate::kernel::{Kernel, KernelError};
+use crate::names::DNS_PORT;
 use crate::names::{Absent, Changed, tell, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec};
 use crate::observe;
@@ -377,7 +378,8 @@ pub(crate) fn refuse_listeners(key: &AttachmentKey, ports: &[PublishedPort]) -> 
             // An address that is not the host's now may become so; nobody can listen on it meanwhile.
             if matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken)) {
                 let holder = holder_of(port.proto, port.host_addr, number);
-                if holder.as_ref().is_some_and(|holder| works_for(holder.pid, key)) {
+                if holder.as_ref().is_some_and(|holder| works_for(holder.pid, key) || serves_names(holder, number))
+                {
                     continue;
                 }
                 let holder = holder.map_or_else(
@@ -390,6 +392,12 @@ pub(crate) fn refuse_listeners(key: &AttachmentKey, ports: &[PublishedPort]) -> 
         }
     }
     Ok(())
+}
+
+/// Whether it is berth's own DNS server, at the gateways: what is sent there is led to it, whatever is published on every
+/// address.
+fn serves_names(holder: &ProcessHolder, port: u16) -> bool {
+    port == DNS_PORT && holder.command == "berthd"
 }
 
 /// Whether the command line of a process names the container. Only a long identifier is unlikely to be there by chance.

@@ -19,7 +19,7 @@ use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
-use crate::names::{Changed, tell_if_there};
+use crate::names::{Changed, forget_flows, tell_if_there};
 use crate::network::NetworkRecord;
 use crate::plan::{Joining, is_ours};
 use crate::{rules, switch};
@@ -238,6 +238,7 @@ impl Berth {
         let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
         let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
         remove_elements(elements::of_network(&record).difference(&needed).cloned().collect())?;
+        forget_flows(&record)?;
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
             let netlink = Netlink::open()?;

@@ -55,7 +55,7 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
 /// Elements of a network's names: its containers may ask at each gateway, and what they ask at port 53 goes where it is
 /// listened to. That way is laid also where it is port 53 itself: a container that publishes port 53 on every address of
 /// the host would take the network's questions otherwise.
-fn of_names(network: &NetworkRecord) -> BTreeSet<Element> {
+pub(crate) fn of_names(network: &NetworkRecord) -> BTreeSet<Element> {
     let NetworkRecord { name, bridge, gateways, names, .. } = network;
     let Some(names) = names else { return BTreeSet::new() };
     let owner = owner_mark(&key_of_network(name));

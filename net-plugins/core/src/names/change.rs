@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_netlink::{LinkKind, Netlink};
+use berth_nft::{Element, NftSocket};
 use berth_store::lock::{HostLock, NamesLock, NetworkLock};
 use berth_store::{AttachmentRow, AttachmentState, Dirs, NewAttachment};
-use berth_types::{AttachmentKey, IfName, MacAddr, NetworkName, SandboxId};
+use berth_types::{AttachmentKey, IfName, MacAddr, NetworkName, PublishedPort, SandboxId};
 use ipnetwork::IpNetwork;
 
 use super::call::{CallError, call};
@@ -23,6 +24,7 @@ use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::execute::execute;
+use crate::flows::flush_removed;
 use crate::kernel::Kernel;
 use crate::network::{NetworkRecord, Reach};
 use crate::published::{Held, PortsRecord, Published};
@@ -146,6 +148,8 @@ impl Berth {
         plan.push_elements(new.difference(&old).cloned().collect());
         let mut kernel = Kernel::open(self, None)?;
         execute(&mut kernel, &plan)?.keep();
+        drop(kernel);
+        forget_flows(&before)?;
         self.put_network(&after)
     }
 
@@ -249,6 +253,7 @@ impl Berth {
         let named = |(row, held): &(AttachmentRow, Held)| row.key.network == *name && held.names().is_some();
         let Some(record) = self.network(name)?.filter(|_| !rows.iter().any(named)) else { return Ok(()) };
         remove_elements(elements::of_network(&record))?;
+        forget_flows(&record)?;
         self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))?;
         lock.remove()?;
         tell_if_there(self.dirs(), &Changed::network(name));
@@ -324,6 +329,19 @@ impl Berth {
             Ok::<_, CoreError>(())
         })
     }
+}
+
+/// Forgets tracked questions that were led to another port than 53: a client that keeps its port would keep that way.
+pub(crate) fn forget_flows(network: &NetworkRecord) -> Result<(), CoreError> {
+    let led = |element: &Element| match element {
+        Element::Port { port, .. } if port.host_port != port.target_port => Some(*port),
+        _ => None,
+    };
+    let led: Vec<PublishedPort> = elements::of_names(network).iter().filter_map(led).collect();
+    if led.is_empty() {
+        return Ok(());
+    }
+    Ok(flush_removed(&mut NftSocket::open()?, &led)?)
 }
 
 /// The record of a network that another plugin made: its gateways are addresses of this host.

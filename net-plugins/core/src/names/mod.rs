@@ -27,4 +27,4 @@ pub use served::{Served, ServedMember, ServedNetwork, served};
 pub use start::StartError;
 pub use wire::{Applied, Changed, EntryView, ExplainedView, ListeningView, Question};
 
-pub(crate) use change::{Absent, tell, tell_if_there};
+pub(crate) use change::{Absent, forget_flows, tell, tell_if_there};

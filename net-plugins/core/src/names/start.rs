@@ -99,6 +99,8 @@ pub(crate) fn ensure(dirs: &Dirs) -> Result<(), StartError> {
             Err(err @ (StartError::Run { .. } | StartError::Ended { .. })) => last = Some(err),
             other => return other,
         }
+        // What it said is in the error.
+        let _ = std::fs::remove_file(dirs.run.join(LOG));
     }
     Err(last.unwrap_or(StartError::Silent { program }))
 }
