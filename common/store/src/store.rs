@@ -92,6 +92,11 @@ impl Store {
         self.unsettled
     }
 
+    /// Says that what [`Store::is_unsettled`] asked for was done, by this process or another.
+    pub fn settled(&mut self) {
+        self.unsettled = false;
+    }
+
     /// The damaged files that were set aside since this store was opened.
     pub fn recovered(&self) -> Vec<Recovered> {
         self.recovered.borrow().clone()

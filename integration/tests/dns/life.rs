@@ -332,9 +332,11 @@ fn a_daemon_of_all_roles_serves_names_and_keeps_them_while_it_is_killed_under_lo
                     call.del().ok();
                 }
             });
+            std::thread::sleep(Duration::from_millis(100));
             berthd.crash();
             berthd.start();
             changing.join().unwrap();
+            std::thread::sleep(Duration::from_millis(100));
             stop.store(true, Ordering::Relaxed);
             asking.join().unwrap()
         });

@@ -23,7 +23,9 @@ pub(crate) fn from_kernel(berth: &mut Berth) -> Result<(), CoreError> {
     let _lock = RulesLock::exclusive(berth.dirs())?;
     let netlink = Netlink::open()?;
     restore(berth, &netlink)?;
-    berth.store_mut().write(|tx| tx.settle().map_err(CoreError::from))
+    berth.store_mut().write(|tx| tx.settle().map_err(CoreError::from))?;
+    berth.store_mut().settled();
+    Ok(())
 }
 
 fn restore(berth: &mut Berth, netlink: &Netlink) -> Result<(), CoreError> {
@@ -39,7 +41,12 @@ fn restore(berth: &mut Berth, netlink: &Netlink) -> Result<(), CoreError> {
         let Some(name) = bridge.alias.as_deref().and_then(network_of_alias) else { continue };
         let record = network_record(netlink, name, bridge, &held)?;
         let text = payload(&record)?;
+        let boot = berth.boot().clone();
         berth.store_mut().write(|tx| {
+            // Made meanwhile: its maker knows more than the kernel tells.
+            if tx.live_network(&record.name)?.is_some_and(|row| row.boot_id == boot) {
+                return Ok(());
+            }
             tx.live_network_put(&record.name, Some(&record.bridge), &text).map_err(CoreError::from)
         })?;
     }
