@@ -48,6 +48,11 @@ const NEEDS: &[Need] = &[
     need("docker-compose", "docker-compose"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
+    // Clients and servers of DNS, and a C library that asks in its own way.
+    need("dig", "bind9-dnsutils"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("musl-gcc", "musl-tools"),
+    need("curl", "curl"),
     // The programs of Debian 13, for hosts of the tests.
     need("debootstrap", "debootstrap"),
     Need { sign: Sign::File("/usr/lib/cni/bridge"), package: "containernetworking-plugins" },

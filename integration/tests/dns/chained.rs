@@ -133,7 +133,8 @@ fn what_a_runtime_no_longer_knows_loses_its_names() {
         let web = host.container("web1");
         let of_web = list(host, &chain, "web");
         of_web.add(&web, "web1", "eth0").unwrap();
-        let gc = json!({"cniVersion": "1.1.0", "name": "n1", "type": "rdns", "cni.dev/valid-attachments": []});
+        let gc =
+            json!({"cniVersion": "1.1.0", "name": "n1", "type": "rdns", "cni.dev/valid-attachments": []});
         plugins(host).conf(gc).run("GC").ok();
         assert_eq!(host.processes(), [].into());
         of_web.del(Some(&web), "web1", "eth0").unwrap();

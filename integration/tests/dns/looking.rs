@@ -16,9 +16,13 @@ fn names_are_listed_and_a_question_is_explained() {
         let web = join(&net, "web1", "web");
         let stranger = Net::new(host, 2).join("stranger1");
         let listed = host.berth(["dns", "ls"]).run();
-        assert!(listed.lines().any(|line| line.starts_with("web ") && line.contains(&web.v4().to_string())), "{listed}");
+        assert!(
+            listed.lines().any(|line| line.starts_with("web ") && line.contains(&web.v4().to_string())),
+            "{listed}"
+        );
         let listed = json(&host.berth(["dns", "ls", "--json", "--network", "n1"]).run());
-        let kinds: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+        let kinds: Vec<_> =
+            listed.as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
         assert!(["A", "AAAA", "PTR"].iter().all(|kind| kinds.contains(kind)), "{listed}");
 
         for from in ["web", "web1", &web.v4().to_string()] {
@@ -29,8 +33,16 @@ fn names_are_listed_and_a_question_is_explained() {
         let unknown = host.berth(["dns", "query", "nobody.n1", "--from", "web", "--type", "AAAA"]).output();
         assert_eq!(unknown.code(), Some(1), "{unknown}");
         let stranger_asks = host.berth(["dns", "query", "web", "--from", "stranger1"]).output();
-        assert!(stranger_asks.stderr.contains("no container `stranger1` is on a network with names"), "{stranger_asks}");
-        let by_addr = json(&host.berth(["dns", "query", "web", "--from", &stranger.v4().to_string(), "--json"]).output().stdout);
+        assert!(
+            stranger_asks.stderr.contains("no container `stranger1` is on a network with names"),
+            "{stranger_asks}"
+        );
+        let by_addr = json(
+            &host
+                .berth(["dns", "query", "web", "--from", &stranger.v4().to_string(), "--json"])
+                .output()
+                .stdout,
+        );
         assert_eq!(by_addr["outcome"], "no answer", "{by_addr}");
 
         let status = host.berth(["status"]).run();

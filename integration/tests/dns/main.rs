@@ -16,6 +16,7 @@ mod common;
 mod asking;
 mod chained;
 mod clients;
+mod engine_names;
 mod life;
 mod looking;
 mod members;

@@ -22,7 +22,11 @@ fn a_name_leads_to_its_container_in_every_form() {
         assert_eq!(dig(&client, net.gateway6(), "web A +tcp"), web.v4().to_string());
         assert_eq!(dig(&client, gateway, "web MX"), "nothing", "the name is there, with other types");
         assert!(dig(&client, gateway, &format!("-x {}", web.v4())).starts_with("web."));
-        assert_eq!(dig(&client, gateway, "-x 10.80.1.77"), "NXDOMAIN", "its own subnet is nobody else's to tell");
+        assert_eq!(
+            dig(&client, gateway, "-x 10.80.1.77"),
+            "NXDOMAIN",
+            "its own subnet is nobody else's to tell"
+        );
         assert_eq!(dig(host, gateway, "web A"), web.v4().to_string(), "the host may ask, too");
     });
 }
@@ -30,7 +34,8 @@ fn a_name_leads_to_its_container_in_every_form() {
 #[test]
 fn the_result_names_the_gateway_and_nobody_beside_it() {
     berth_test(|host| {
-        let net = named(host, 1).with("dns", json!({"nameservers": ["192.0.2.53"], "search": ["corp.example"]}));
+        let net =
+            named(host, 1).with("dns", json!({"nameservers": ["192.0.2.53"], "search": ["corp.example"]}));
         let web = join(&net, "web1", "web");
         let dns = &web.result()["dns"];
         assert_eq!(dns["nameservers"], json!(["10.80.1.1", "fd00:80:1::1"]));
@@ -54,7 +59,8 @@ fn several_containers_behind_one_name_are_all_told() {
         let net = named(host, 1);
         let one = join(&net, "one", "web");
         let container = host.container("two");
-        let call = called(&net.call_for(&container), "other").key("runtimeConfig", json!({"aliases": {"n1": ["web", "w.w"]}}));
+        let call = called(&net.call_for(&container), "other")
+            .key("runtimeConfig", json!({"aliases": {"n1": ["web", "w.w"]}}));
         let two = Member::add(call, container);
         let mut both = [one.v4().to_string(), two.v4().to_string()];
         both.sort();
@@ -96,7 +102,8 @@ fn nobody_from_outside_has_an_answer() {
         let web = join(&net, "web1", "web");
         let other = Net::new(host, 2).join("stranger");
         lan.run(&format!("ip route add {} via {}", net.subnet4(), seat.v4));
-        let outsiders: [(&Place, _); 2] = [(lan, "a machine on the LAN"), (&other, "another network's container")];
+        let outsiders: [(&Place, _); 2] =
+            [(lan, "a machine on the LAN"), (&other, "another network's container")];
         for (place, who) in outsiders {
             assert!(!is_answered(place, net.gateway4(), "web A"), "{who} had an answer");
             assert!(!is_answered(place, net.gateway4(), "web A +tcp"), "{who} had an answer by TCP");
@@ -124,7 +131,8 @@ fn an_internal_network_has_names_and_no_packet_leaves_for_others() {
 #[test]
 fn a_published_port_with_a_name_is_found_by_it() {
     berth_test(|host| {
-        let net = with_block(host, 1, json!({"services": {"http": "80/tcp"}, "domain": "lab.test", "ttl": 4}));
+        let net =
+            with_block(host, 1, json!({"services": {"http": "80/tcp"}, "domain": "lab.test", "ttl": 4}));
         let container = host.container("web1");
         let web = Member::add(called(&net.publishing(&container, tcp(8080, 80)), "web"), container);
         let quiet = join(&net, "quiet1", "quiet");

@@ -11,7 +11,7 @@ use berth_store::{AttachmentRow, AttachmentState, NewAttachment, Tx};
 use berth_types::{AttachmentKey, ContainerId, IfName, PublishedPort};
 use ipnetwork::IpNetwork;
 
-use crate::attach::{claim, payload, refuse_listeners};
+use crate::attach::{claim, payload};
 use crate::attachment::{AttachmentRecord, PortSpec};
 use crate::berth::Berth;
 use crate::detach::remove_elements_by;
@@ -20,6 +20,7 @@ use crate::error::{Chain, CoreError};
 use crate::execute::execute;
 use crate::flows::flush_removed;
 use crate::kernel::Kernel;
+use crate::listeners::refuse_listeners;
 use crate::network::subnet_of;
 use crate::plan::plan_published;
 use crate::published::{Held, PortsRecord, Published};

@@ -30,7 +30,7 @@ pub(crate) struct Cli {
     /// Where dockerd is asked for names, and what it still has
     #[arg(long, env = "BERTH_DOCKER_SOCKET", value_name = "PATH", default_value = "/run/docker.sock")]
     docker_socket: PathBuf,
-    /// End when no network has names any more, and run in a session of one's own; berth starts it so where a name is
+    /// End when no container has a name any more, and run in a session of one's own; berth starts it so where a name is
     /// asked for and no server runs
     #[arg(long)]
     pub(crate) on_demand: bool,

@@ -36,7 +36,9 @@ pub(super) fn list(dirs: &Dirs, network: Option<&NetworkName>, out: &mut Out<'_>
 fn unserved(doing: &str, err: &CallError) -> Failure {
     let failure = Failure::new(doing, err);
     match err {
-        CallError::Nobody { .. } => failure.with_hint("start berthd with the role dns, or run `berth gc`, which starts it"),
+        CallError::Nobody { .. } => {
+            failure.with_hint("start berthd with the role dns, or run `berth gc`, which starts it")
+        }
         _ => failure,
     }
 }
@@ -107,15 +109,19 @@ fn asker(berth: &mut Berth, args: &QueryArgs, doing: &str) -> Result<IpAddr, Fai
     let network = args.network.as_ref().map(|name| names.find_network(name));
     let asked = args.from.to_ascii_lowercase();
     let members = berth.served().doing(doing)?.members;
-    let here = members.iter().filter(|member| network.as_ref().is_none_or(|name| member.key.network == *name));
+    let here =
+        members.iter().filter(|member| network.as_ref().is_none_or(|name| member.key.network == *name));
     let here: Vec<_> = here.collect();
     let by_name = here.iter().find(|member| member.names.contains(&asked));
-    let by_number =
-        || here.iter().find(|member| !asked.is_empty() && member.key.container.as_str().starts_with(&args.from));
+    let by_number = || {
+        here.iter().find(|member| !asked.is_empty() && member.key.container.as_str().starts_with(&args.from))
+    };
     match by_name.or_else(by_number).and_then(|member| member.addrs.first()) {
         Some(addr) => Ok(*addr),
-        None => Err(Failure::plain(doing, format!("no container `{}` is on a network with names", args.from))
-            .with_hint("`berth ps` lists containers, `berth dns ls` names")),
+        None => {
+            Err(Failure::plain(doing, format!("no container `{}` is on a network with names", args.from))
+                .with_hint("`berth ps` lists containers, `berth dns ls` names"))
+        }
     }
 }
 
@@ -198,8 +204,7 @@ mod tests {
 
     #[test]
     fn the_way_of_an_answer_is_told_in_order() {
-        let (text, exit) =
-            printed(Reader::Plain, |out| show_way(&question(), &explained("answered"), out));
+        let (text, exit) = printed(Reader::Plain, |out| show_way(&question(), &explained("answered"), out));
         assert_eq!(exit, Exit::Fine);
         insta::assert_snapshot!(text, @r"
         A web, asked by 10.80.0.2

@@ -78,6 +78,10 @@ fn names(names: Option<&NamesOverview>, out: &Out<'_>) -> String {
         Some(NamesOverview { networks, members, served: true, .. }) => {
             (Colour::Good, format!("of {members} containers on {networks} networks, answered"))
         }
+        Some(NamesOverview { networks, members: 0, .. }) => (
+            Colour::Quiet,
+            format!("of 0 containers on {networks} networks; the server starts with the first"),
+        ),
         Some(NamesOverview { networks, served: false, .. }) => {
             (Colour::Bad, format!("of {networks} networks, not answered: no DNS server; see `berth doctor`"))
         }

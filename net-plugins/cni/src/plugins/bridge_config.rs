@@ -156,7 +156,10 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
     let names = names::embedded(conf)?;
     let gateway = wire.is_gateway || wire.is_default_gateway;
     if names.is_some() && !gateway {
-        return Err(CniError::new(Code::InvalidConfig, "`embeddedDNS` needs `isGateway`: names are asked for at the gateway"));
+        return Err(CniError::new(
+            Code::InvalidConfig,
+            "`embeddedDNS` needs `isGateway`: names are asked for at the gateway",
+        ));
     }
     Ok(NetworkSpec {
         name: conf.name.clone(),

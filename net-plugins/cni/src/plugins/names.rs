@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use berth_core::names::{MemberNames, NameError, NetworkNames, ServiceName, SplitDomain, host_name, server_addr};
+use berth_core::names::{
+    MemberNames, NameError, NetworkNames, ServiceName, SplitDomain, host_name, server_addr,
+};
 use berth_types::{Dns, Proto};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,13 +14,8 @@ use crate::protocol::keys::Kind::Leaf;
 use crate::protocol::{CniArgs, CniError, Code, NetConf, Shape};
 
 /// The keys of `embeddedDNS`.
-pub(super) static EMBEDDED_DNS: Shape = Shape(&[
-    ("domain", Leaf),
-    ("ttl", Leaf),
-    ("servers", Leaf),
-    ("splitDomains", Leaf),
-    ("services", Leaf),
-]);
+pub(super) static EMBEDDED_DNS: Shape =
+    Shape(&[("domain", Leaf), ("ttl", Leaf), ("servers", Leaf), ("splitDomains", Leaf), ("services", Leaf)]);
 
 /// Keys of `CNI_ARGS` that names are taken from.
 pub(super) const POD_NAME: &str = "K8S_POD_NAME";
@@ -192,9 +189,15 @@ mod tests {
             (json!("yes"), "invalid `embeddedDNS`: "),
             (json!({"domain": "a b"}), "invalid `embeddedDNS.domain`: `a b` cannot be a name"),
             (json!({"ttl": 86400}), "invalid `embeddedDNS.ttl`: 86400 is more than 3600 seconds"),
-            (json!({"servers": ["dns.example"]}), "invalid `embeddedDNS.servers`: `dns.example` is no server"),
+            (
+                json!({"servers": ["dns.example"]}),
+                "invalid `embeddedDNS.servers`: `dns.example` is no server",
+            ),
             (json!({"splitDomains": {"..": []}}), "invalid `embeddedDNS.splitDomains`: "),
-            (json!({"services": {"http": "http"}}), "invalid `embeddedDNS.services`: `http`: `http` is no port"),
+            (
+                json!({"services": {"http": "http"}}),
+                "invalid `embeddedDNS.services`: `http`: `http` is no port",
+            ),
             (json!({"services": {"a.b": "80"}}), "invalid `embeddedDNS.services`: `a.b` has a dot"),
         ] {
             let said = parsed(block.clone()).unwrap_err();

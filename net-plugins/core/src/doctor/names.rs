@@ -10,7 +10,11 @@ pub(super) fn compare(state: &NamesState) -> Vec<Finding> {
         return Vec::new();
     }
     if !state.is_there {
-        return served.iter().map(|network| unserved(network, state)).collect();
+        // One that nobody is on needs no server.
+        let used = |network: &&ServedNetwork| {
+            state.wanted.members.iter().any(|member| member.key.network == network.name)
+        };
+        return served.iter().filter(used).map(|network| unserved(network, state)).collect();
     }
     let server = match &state.server {
         Ok(server) => server,
@@ -168,11 +172,14 @@ mod tests {
         assert_eq!(codes(&state(&[], &["c1"], &[53])), ["names-stale"]);
         assert_eq!(codes(&state(&[], &[], &[])), ["names-deaf"]);
         assert_eq!(codes(&state(&[], &[], &[5353])), ["names-alternate-port"]);
-        let silent = NamesState { server: Err("hangs".to_owned()), ..state(&[], &[], &[]) };
+        let silent = NamesState { server: Err("hangs".to_owned()), ..state(&["c1"], &[], &[]) };
         assert_eq!(codes(&silent), ["names-server-silent"]);
         let gone = NamesState { is_there: false, ..silent };
         assert_eq!(codes(&gone), ["names-unserved"]);
         assert_eq!(compare(&gone)[0].severity, super::super::Severity::Repairable);
+        let unused =
+            NamesState { wanted: Served { members: Vec::new(), ..gone.wanted.clone() }, ..gone.clone() };
+        assert_eq!(codes(&unused), Vec::<&str>::new());
         let declared = NamesState { declared: ["n0".parse().unwrap()].into(), ..gone };
         assert_eq!(compare(&declared)[0].severity, super::super::Severity::Note);
     }

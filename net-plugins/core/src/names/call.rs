@@ -187,7 +187,10 @@ mod tests {
         let answer: u8 = call(dir.path(), "/v1/x", &"hello", SOON * 50).unwrap();
         assert_eq!(answer, 17);
         let asked = asked.join().unwrap();
-        assert!(asked.starts_with("POST /v1/x HTTP/1.1\r\n") && asked.ends_with("\r\n\r\n\"hello\""), "{asked}");
+        assert!(
+            asked.starts_with("POST /v1/x HTTP/1.1\r\n") && asked.ends_with("\r\n\r\n\"hello\""),
+            "{asked}"
+        );
     }
 
     #[test]

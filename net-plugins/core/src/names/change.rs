@@ -159,9 +159,9 @@ impl Berth {
         let _attachment = self.attachment_lock(&request.key)?;
         let host = HostLock::shared(self.dirs())?;
         let listeners = self.names_network(request)?;
-        let added = self.names_record(request).and_then(|()| {
-            Ok(tell(self.dirs(), &Changed::attachment(&request.key), Absent::Start)?)
-        });
+        let added = self
+            .names_record(request)
+            .and_then(|()| Ok(tell(self.dirs(), &Changed::attachment(&request.key), Absent::Start)?));
         if let Err(cause) = added {
             if let Err(left) = self.names_forget(&request.key) {
                 tracing::error!(error = %Chain(&left), "names left behind; `berth gc` removes them");
@@ -201,13 +201,13 @@ impl Berth {
     /// Starts the server again where it is gone and somebody is to have names, and has it compare everything.
     pub(crate) fn mend_names(&mut self) -> Result<(), CoreError> {
         let declared = self.declared_names()?;
-        let served = self.networks()?.into_iter().filter(|network| network.names.is_some());
-        let names: Vec<NetworkName> = served.map(|network| network.name).collect();
-        // The daemon for networks that an engine declared is whoever runs the engine's to start.
-        let wanted = names.iter().any(|name| !declared.contains(name));
-        if names.is_empty() {
+        let Served { networks, members } = self.served()?;
+        if networks.is_empty() {
             return Ok(());
         }
+        let names: Vec<NetworkName> = networks.into_iter().map(|network| network.name).collect();
+        // The daemon for networks that an engine declared is whoever runs the engine's to start.
+        let wanted = members.iter().any(|member| !declared.contains(&member.key.network));
         let absent = if wanted { Absent::Start } else { Absent::Leave };
         let changed = Changed { networks: names, attachments: Vec::new(), all: true };
         Ok(tell(self.dirs(), &changed, absent)?)
@@ -274,7 +274,8 @@ impl Berth {
         };
         let listeners: Vec<IpAddr> = wanted.gateways.iter().map(IpNetwork::ip).collect();
         if listeners.is_empty() {
-            let what = format!("network `{name}` has no gateway address that its containers could ask for names");
+            let what =
+                format!("network `{name}` has no gateway address that its containers could ask for names");
             return Err(CoreError::Missing { what });
         }
         if before.as_ref() == Some(&wanted) {

@@ -188,8 +188,7 @@ mod tests {
     #[test]
     fn an_alternate_port_is_kept_while_its_address_is_a_gateway() {
         let here: IpAddr = "10.80.0.1".parse().unwrap();
-        let before =
-            NetworkNames { alternates: [(here, 5353)].into(), ..NetworkNames::usual() };
+        let before = NetworkNames { alternates: [(here, 5353)].into(), ..NetworkNames::usual() };
         let kept = NetworkNames::usual().listening_as(Some(&before), &[here].into());
         assert_eq!((kept.port_at(here), kept), (5353, before.clone()));
         let moved = NetworkNames::usual().listening_as(Some(&before), &BTreeSet::new());

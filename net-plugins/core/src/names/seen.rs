@@ -59,7 +59,8 @@ impl NamesState {
             server.listening.iter().any(|one| one.network == *network && one.addr.ip() == addr)
         };
         let wanted = self.wanted.networks.iter();
-        let all = wanted.flat_map(|network| network.listeners.iter().map(|addr| (network.name.clone(), *addr)));
+        let all =
+            wanted.flat_map(|network| network.listeners.iter().map(|addr| (network.name.clone(), *addr)));
         all.filter(|(network, addr)| !listens(network, *addr)).collect()
     }
 

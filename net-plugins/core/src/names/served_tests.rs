@@ -82,8 +82,7 @@ fn a_network_without_names_serves_nobody() {
     assert_eq!(ServedNetwork::of(&network(None), None), None);
     let held = bridge("c1", called(&["web"]));
     assert_eq!(ServedMember::of(&network(None), &held, None), None);
-    let no_gateway =
-        NetworkRecord { gateways: BTreeSet::new(), ..network(Some(NetworkNames::usual())) };
+    let no_gateway = NetworkRecord { gateways: BTreeSet::new(), ..network(Some(NetworkNames::usual())) };
     assert_eq!(ServedNetwork::of(&no_gateway, None), None, "nobody could ask");
 }
 
@@ -103,7 +102,11 @@ fn a_container_has_its_own_names_and_those_its_engine_tells() {
     assert_eq!(names_of(&bridge(&long, called(&["web"])), None), ["web", "0123456789ab"]);
     assert_eq!(names_of(&bridge("c1", called(&[])), None), ["c1"], "better than none");
 
-    let shown = Shown { name: "Web_1".to_owned(), container: long.clone(), aliases: vec!["db".to_owned(), "a b".to_owned()] };
+    let shown = Shown {
+        name: "Web_1".to_owned(),
+        container: long.clone(),
+        aliases: vec!["db".to_owned(), "a b".to_owned()],
+    };
     let held = bridge("endpoint", called(&[]));
     assert_eq!(names_of(&held, Some(&shown)), ["web_1", "db", "0123456789ab"]);
     let member = ServedMember::of(&network(Some(NetworkNames::usual())), &held, Some(&shown)).unwrap();

@@ -37,9 +37,11 @@ pub(super) enum Job {
     Compare,
     /// What the server was told.
     View(Reply<ServedView>),
+    /// End, once what came before is done.
+    End,
 }
 
-/// Asks the thread. The thread ends when all of these are gone.
+/// Asks the thread.
 #[derive(Clone)]
 pub(super) struct Feed {
     jobs: SyncSender<Job>,
@@ -82,6 +84,11 @@ impl Feed {
         answer
     }
 
+    /// Ends the thread.
+    pub(super) fn end(&self) {
+        let _ = self.jobs.send(Job::End);
+    }
+
     /// Compares everything soon.
     pub(super) fn compare(&self) {
         let _ = self.jobs.send(Job::Compare);
@@ -98,12 +105,15 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let jobs: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(QUEUE)).collect();
-            self.work(jobs);
+            if self.work(jobs) {
+                return;
+            }
         }
     }
 
-    fn work(&mut self, jobs: Vec<Job>) {
-        let (mut changed, mut all) = (Changed::default(), false);
+    /// Whether it is to end.
+    fn work(&mut self, jobs: Vec<Job>) -> bool {
+        let (mut changed, mut all, mut end) = (Changed::default(), false, false);
         let (mut replies, mut views) = (Vec::new(), Vec::new());
         for job in jobs {
             match job {
@@ -115,6 +125,7 @@ impl Worker {
                 }
                 Job::Compare => all = true,
                 Job::View(reply) => views.push(reply),
+                Job::End => end = true,
             }
         }
         if all || !replies.is_empty() {
@@ -136,6 +147,7 @@ impl Worker {
             let listening = self.server.listening().into_iter().map(listening_view).collect();
             let _ = reply.send(Ok(ServedView { listening, ..self.told.view() }));
         }
+        end
     }
 
     /// Reads the records, tells the server, and leads queries to where it listens.
@@ -190,7 +202,7 @@ impl Worker {
         refused
     }
 
-    /// Whether the server ends now: it was started for names, there are none, and nobody is just looking for a server.
+    /// Whether the server ends now: it was started for a container, there is none any more, and nobody is just looking for a server.
     /// The lock says so until the process is gone.
     fn leaves(&mut self) -> bool {
         if !self.on_demand || !self.told.is_empty() {
@@ -199,7 +211,7 @@ impl Worker {
         let Ok(Some(lock)) = NamesLock::try_exclusive(&self.dirs) else { return false };
         // Whoever wrote a name before now has seen a server and will notice that it ends.
         match self.berth.served() {
-            Ok(served) if served.networks.is_empty() => {
+            Ok(served) if served.members.is_empty() => {
                 std::mem::forget(lock);
                 true
             }
@@ -230,8 +242,7 @@ impl Done {
 fn lead(berth: &mut Berth, name: &NetworkName, listening: &[Listening]) -> Result<(), CoreError> {
     let of_network = listening.iter().filter(|one| one.network == *name);
     let elsewhere = of_network.filter(|one| one.addr.port() != one.wanted);
-    let alternates: BTreeMap<IpAddr, u16> =
-        elsewhere.map(|one| (one.addr.ip(), one.addr.port())).collect();
+    let alternates: BTreeMap<IpAddr, u16> = elsewhere.map(|one| (one.addr.ip(), one.addr.port())).collect();
     berth.names_listened(name, &alternates)
 }
 

@@ -157,7 +157,10 @@ mod tests {
         let made: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let ports = made.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         let named = made.into_iter().enumerate();
-        (named.map(|(n, socket)| HandedSocket { name: format!("dns-{n}"), fd: socket.into() }).collect(), ports)
+        (
+            named.map(|(n, socket)| HandedSocket { name: format!("dns-{n}"), fd: socket.into() }).collect(),
+            ports,
+        )
     }
 
     fn pair() -> (Successor, Predecessor) {
@@ -174,7 +177,8 @@ mod tests {
             let taken = new.take().unwrap();
             let names: Vec<String> = taken.iter().map(|socket| socket.name.clone()).collect();
             assert_eq!(names, (0..count).map(|n| format!("dns-{n}")).collect::<Vec<_>>());
-            let arrived = taken.into_iter().map(|socket| UdpSocket::from(socket.fd).local_addr().unwrap().port());
+            let arrived =
+                taken.into_iter().map(|socket| UdpSocket::from(socket.fd).local_addr().unwrap().port());
             assert_eq!(arrived.collect::<Vec<_>>(), ports);
             new.relieve().unwrap();
             handing.join().unwrap().unwrap();

@@ -33,12 +33,12 @@ use crate::context::Context;
 /// Serves names.
 pub(crate) async fn run(context: Context) -> Result<()> {
     let begun = context.clone();
-    let started = tokio::task::spawn_blocking(move || start(&begun)).await.context("the start panicked")??;
+    let started =
+        tokio::task::spawn_blocking(move || start(&begun)).await.context("the start panicked")??;
     let Some(Started { socket, handover, server, feed, thread, end }) = started else { return Ok(()) };
     tracing::info!(run = %context.dirs.run.display(), "serving names");
     context.ready();
     let control = Control { server: Arc::clone(&server), feed: feed.clone() };
-    drop(feed);
     let stopped = {
         let (stop, mut end) = (context.stopped(), end);
         async move {
@@ -51,7 +51,8 @@ pub(crate) async fn run(context: Context) -> Result<()> {
     };
     serve(&context, socket, handover, control, stopped).await?;
     tokio::task::spawn_blocking(move || {
-        // It ends once nobody has a way to ask it.
+        // Calls that are not done by now have been given up.
+        feed.end();
         let _ = thread.join();
         stop(server);
     })
@@ -90,7 +91,8 @@ fn start(context: &Context) -> Result<Option<Started>> {
     }
     let lock = NamesLock::exclusive(&context.dirs)?;
     let mut handed = context.stored_sockets();
-    let mut before = Predecessor::find(&context.dirs.run).context("failed to ask the daemon before this one")?;
+    let mut before =
+        Predecessor::find(&context.dirs.run).context("failed to ask the daemon before this one")?;
     if let Some(before) = &mut before {
         handed.extend(before.take().context("the daemon before this one did not hand over its sockets")?);
         tracing::info!(sockets = handed.len(), "taking over from the daemon before this one");

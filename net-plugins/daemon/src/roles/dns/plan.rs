@@ -67,9 +67,9 @@ impl Told {
         }
     }
 
-    /// Whether the server has nothing to answer.
+    /// Whether there is nobody to answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.networks.is_empty()
+        self.members.is_empty()
     }
 
     /// The networks that the server was told of.
@@ -217,8 +217,7 @@ mod tests {
     #[test]
     fn what_is_the_same_again_is_not_told() {
         let mut told = Told::default();
-        let wanted =
-            Served { networks: vec![network("n0")], members: vec![member("n0", "c1", "c1", "web")] };
+        let wanted = Served { networks: vec![network("n0")], members: vec![member("n0", "c1", "c1", "web")] };
         assert_eq!(words(&told.all(&wanted)), ["+ n0", "+ n0/c1"]);
         assert_eq!(words(&told.all(&wanted)), Vec::<String>::new());
         let renamed = Served { members: vec![member("n0", "c1", "c1", "www")], ..wanted };
@@ -244,7 +243,8 @@ mod tests {
         let mut told = Told::default();
         let before = member("n0", "endpoint", "endpoint", "web");
         let after = member("n0", "endpoint", "container", "web");
-        let one = |member: &ServedMember| Served { networks: vec![network("n0")], members: vec![member.clone()] };
+        let one =
+            |member: &ServedMember| Served { networks: vec![network("n0")], members: vec![member.clone()] };
         told.all(&one(&before));
         assert_eq!(words(&told.all(&one(&after))), ["- n0/endpoint", "+ n0/container"]);
         assert_eq!(words(&told.part(&changed(&[], &[&after]), &Served::default())), ["- n0/container"]);
