@@ -40,6 +40,12 @@ const NEEDS: &[Need] = &[
     need("setfacl", "acl"),
     need("zstd", "zstd"),
     need("python3", "python3"),
+    // Clients and upstreams of the DNS server, and what it is measured beside.
+    need("dig", "bind9-dnsutils"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("knotd", "knot"),
+    need("dnsperf", "dnsperf"),
+    Need { sign: Sign::File("/usr/lib/podman/aardvark-dns"), package: "aardvark-dns" },
     need("containerd", "containerd"),
     need("runc", "runc"),
     need("dockerd", "docker.io"),

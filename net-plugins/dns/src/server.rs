@@ -41,7 +41,8 @@ pub struct Server {
     state: Mutex<State>,
     binder: Option<mpsc::Sender<Bind>>,
     stop_forwarder: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// By what they do.
+    threads: Vec<(&'static str, JoinHandle<()>)>,
 }
 
 /// What changes by calls.
@@ -213,8 +214,16 @@ impl Server {
     fn spawn(&mut self, name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), DnsError> {
         // What they need is on the heap: the stack holds a few buffers.
         let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(work);
-        self.threads.push(thread.map_err(|source| DnsError::Start { what: name, source })?);
+        self.threads.push((name, thread.map_err(|source| DnsError::Start { what: name, source })?));
         Ok(())
+    }
+
+    /// Waits for the threads called `name`.
+    fn join(&mut self, name: &str) {
+        for (_, thread) in self.threads.extract_if(.., |(other, _)| *other == name) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
     }
 
     /// Makes the changes, and listens where they say.
@@ -330,16 +339,17 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Those who take questions end first, then who asks others, then who brings the answers to connections.
     fn drop(&mut self) {
-        for station in self.udp.iter().chain([&self.tcp]) {
-            station.stop();
-        }
+        self.udp.iter().for_each(|station| station.stop());
+        self.lock().bound.values().for_each(|bound| self.tcp.remove(bound.tcp.0));
+        self.join("dns-udp");
         self.stop_forwarder.store(true, Ordering::Release);
         self.jobs.wake();
+        self.join("dns-forward");
+        self.tcp.stop();
+        self.join("dns-tcp");
         drop(self.binder.take());
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has said so.
-            let _ = thread.join();
-        }
+        self.join("dns-bind");
     }
 }

@@ -121,6 +121,8 @@ impl TcpWorker {
                 self.close_silent(&mut desk);
             }
         }
+        // What arrived last.
+        self.deliver(&mut desk);
     }
 
     fn accept(&self, desk: &mut Desk, number: u64) {

@@ -10,6 +10,8 @@ pub(crate) mod message;
 mod name;
 mod query;
 mod reply;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use name::{Reverse, below, reverse, text_of, wire_of};
 pub use query::{Edns, Query, Unusable};

@@ -19,7 +19,7 @@ pub(crate) fn wire_of(text: &str) -> Option<Vec<u8>> {
     (wire.len() <= MAX).then_some(wire)
 }
 
-/// A name as text, without a dot at the end. Bytes that are no letter, digit, `-` or `_` are escaped as in zone files, so
+/// A name as text, without a dot at the end, whether or not it has the root's label. Bytes that are no letter, digit, `-` or `_` are escaped as in zone files, so
 /// that nothing gets onto a terminal that was not meant for it.
 pub(crate) fn text_of(name: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -57,7 +57,7 @@ pub(crate) fn below<'n>(name: &'n [u8], suffix: &[u8]) -> Option<&'n [u8]> {
 pub(crate) fn labels(name: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let mut found = Vec::new();
     let mut rest = name;
-    while let Some((len, after)) = rest.split_first() {
+    while let Some((len, after)) = rest.split_first().filter(|(len, _)| **len != 0) {
         let Some((label, next)) = after.split_at_checked(usize::from(*len)) else { break };
         found.push(label);
         rest = next;
