@@ -54,9 +54,7 @@ const NEEDS: &[Need] = &[
     need("docker-compose", "docker-compose"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
-    // Clients and servers of DNS, and a C library that asks in its own way.
-    need("dig", "bind9-dnsutils"),
-    need("dnsmasq", "dnsmasq-base"),
+    // A C library that asks in its own way, and what reads the daemon's counters.
     need("musl-gcc", "musl-tools"),
     need("curl", "curl"),
     // The programs of Debian 13, for hosts of the tests.

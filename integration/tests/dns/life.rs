@@ -333,6 +333,7 @@ fn a_daemon_of_all_roles_serves_names_and_keeps_them_while_it_is_killed_under_lo
         let stop = AtomicBool::new(false);
         let (asked, lost) = std::thread::scope(|scope| {
             let asking = scope.spawn(|| ask_on(&client, net.gateway4(), "web", &stop));
+            let stopping = Stopping(&stop);
             let changing = scope.spawn(|| {
                 let container = host.container("coming");
                 let call = called(&net.call_for(&container), "coming");
@@ -346,7 +347,7 @@ fn a_daemon_of_all_roles_serves_names_and_keeps_them_while_it_is_killed_under_lo
             berthd.start();
             changing.join().unwrap();
             std::thread::sleep(Duration::from_millis(100));
-            stop.store(true, Ordering::Relaxed);
+            drop(stopping);
             asking.join().unwrap()
         });
         assert!(usize::try_from(asked).unwrap() > lost.len(), "of {asked}: {lost:?}");

@@ -10,9 +10,10 @@ mod plan;
 mod store;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use berth_core::Berth;
@@ -29,6 +30,12 @@ use self::handover::{Predecessor, Successor};
 use self::plan::Told;
 use self::store::Stored;
 use crate::context::Context;
+
+/// How long a daemon may take from its control socket to where a successor asks, and from its end to being gone.
+const BEGINS: Duration = Duration::from_secs(5);
+
+/// Between two looks for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Serves names.
 pub(crate) async fn run(context: Context) -> Result<()> {
@@ -83,26 +90,57 @@ fn start(context: &Context) -> Result<Option<Started>> {
     let path = context.dirs.run.join(SOCKET);
     if context.on_demand {
         // Whoever started it holds the lock until it listens.
-        return match context.socket_at(&path) {
-            Ok(socket) => answer(context, socket, Vec::new()).map(Some),
-            Err(_) if std::os::unix::net::UnixStream::connect(&path).is_ok() => Ok(None),
-            Err(err) => Err(err),
+        return match begin(context, &path)? {
+            Some(socket) => answer(context, socket, Vec::new()).map(Some),
+            None => Ok(None),
         };
     }
     let lock = NamesLock::exclusive(&context.dirs)?;
     let mut handed = context.stored_sockets();
-    let mut before =
-        Predecessor::find(&context.dirs.run).context("failed to ask the daemon before this one")?;
-    if let Some(before) = &mut before {
-        handed.extend(before.take().context("the daemon before this one did not hand over its sockets")?);
-        tracing::info!(sockets = handed.len(), "taking over from the daemon before this one");
-    }
-    let started = answer(context, context.socket_at(&path)?, handed)?;
+    let (socket, before) = succeed(context, &path, &mut handed)?;
+    let started = answer(context, socket, handed)?;
     if let Some(before) = before {
         before.relieve().context("the daemon before this one does not stop")?;
     }
     lock.remove()?;
     Ok(Some(started))
+}
+
+/// The control socket of a server that was started for want of one; none where another listens by now. One that was killed
+/// has its socket closed before it is gone: it is waited for.
+fn begin(context: &Context, path: &Path) -> Result<Option<Socket>> {
+    let until = Instant::now() + BEGINS;
+    loop {
+        match context.socket_at(path) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => return Ok(None),
+            Err(err) if Instant::now() >= until => return Err(err),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+/// The control socket, and the daemon it was taken over from with its sockets, if there is one. One that has only just begun
+/// has its control socket before it can hand over: it is waited for.
+fn succeed(
+    context: &Context,
+    path: &Path,
+    handed: &mut Vec<HandedSocket>,
+) -> Result<(Socket, Option<Predecessor>)> {
+    let until = Instant::now() + BEGINS;
+    loop {
+        let found = Predecessor::find(&context.dirs.run);
+        let mut before = found.context("failed to ask the daemon before this one")?;
+        if let Some(before) = &mut before {
+            handed.extend(before.take().context("the daemon before this one did not hand over its sockets")?);
+            tracing::info!(sockets = handed.len(), "taking over from the daemon before this one");
+        }
+        match context.socket_at(path) {
+            Ok(socket) => return Ok((socket, before)),
+            Err(err) if before.is_some() || Instant::now() >= until => return Err(err),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
 }
 
 /// Reads all records and answers what they say.
