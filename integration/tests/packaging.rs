@@ -66,6 +66,16 @@ fn every_socket_of_the_daemon_is_systemds_and_before_docker() {
     }
 }
 
+#[test]
+fn the_dns_servers_sockets_are_kept_over_a_restart() {
+    assert!(text("berth-dns.socket").contains("\nListenStream=/run/berth/dns.sock\n"));
+    let service = text("berth-dns.service");
+    for line in ["Restart=always", "NotifyAccess=main", "RuntimeDirectoryPreserve=yes"] {
+        assert!(service.contains(&format!("\n{line}\n")), "{line}");
+    }
+    assert!(service.contains("\nFileDescriptorStoreMax="));
+}
+
 /// A mount that the daemon makes in a namespace of its own is one that Docker does not see.
 #[test]
 fn the_volumes_unit_has_no_mount_namespace_of_its_own() {

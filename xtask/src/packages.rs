@@ -40,6 +40,12 @@ const NEEDS: &[Need] = &[
     need("setfacl", "acl"),
     need("zstd", "zstd"),
     need("python3", "python3"),
+    // Clients and upstreams of the DNS server, and what it is measured beside.
+    need("dig", "bind9-dnsutils"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("knotd", "knot"),
+    need("dnsperf", "dnsperf"),
+    Need { sign: Sign::File("/usr/lib/podman/aardvark-dns"), package: "aardvark-dns" },
     need("containerd", "containerd"),
     need("runc", "runc"),
     need("dockerd", "docker.io"),
@@ -48,6 +54,9 @@ const NEEDS: &[Need] = &[
     need("docker-compose", "docker-compose"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
+    // A C library that asks in its own way, and what reads the daemon's counters.
+    need("musl-gcc", "musl-tools"),
+    need("curl", "curl"),
     // The programs of Debian 13, for hosts of the tests.
     need("debootstrap", "debootstrap"),
     Need { sign: Sign::File("/usr/lib/cni/bridge"), package: "containernetworking-plugins" },

@@ -28,6 +28,6 @@ mod workers;
 
 pub use activation::{Inherited, InheritedError};
 pub use plugin::{BODY_LIMIT, CONTENT_TYPE, Empty, Plugin, Refusal};
-pub use serve::serve;
+pub use serve::{serve, serve_router};
 pub use socket::{Socket, SocketError, unlink_all};
 pub use workers::{TimedOut, Workers};

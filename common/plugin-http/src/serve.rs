@@ -29,9 +29,17 @@ pub async fn serve(
     workers: Workers,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = Guarded { listener: socket.listener()?, own_uid: rustix::process::geteuid().as_raw() };
     let shared = Arc::new(Shared { plugin, workers });
-    let router = Router::new().fallback(answer).with_state(shared);
+    serve_router(socket, Router::new().fallback(answer).with_state(shared), stop).await
+}
+
+/// As [`serve`], for what is not Docker's protocol.
+pub async fn serve_router(
+    socket: Socket,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = Guarded { listener: socket.listener()?, own_uid: rustix::process::geteuid().as_raw() };
     let (told, mut stopped) = tokio::sync::watch::channel(());
     let stop = async move {
         stop.await;

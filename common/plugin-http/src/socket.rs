@@ -113,6 +113,11 @@ impl Socket {
         Ok(Self { listener, own: Some(Own { path: path.to_owned(), id, nursery }) })
     }
 
+    /// Whether a service manager opened it, and has it open as well.
+    pub fn is_inherited(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// The listener, for the runtime that calls this.
     pub(crate) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
         let listener = self.listener.try_clone()?;

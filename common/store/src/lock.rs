@@ -4,11 +4,12 @@
 //!
 //! 1. [`AttachmentLock`]: so that an attach and a detach of the same container take turns;
 //! 2. [`HostLock`]: shared for attach and publish, exclusive for taking berth's traces off the host;
-//! 3. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
-//! 4. [`RulesLock`]: around a batch of nftables changes that several processes share;
-//! 5. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
+//! 3. [`NamesLock`]: around the start, the replacement and the end of the DNS server;
+//! 4. [`NetworkLock`]: shared for attach and detach, exclusive for creating, changing and removing the network;
+//! 5. [`RulesLock`]: around a batch of nftables changes that several processes share;
+//! 6. the database: a [`Store::write`](crate::Store::write) transaction. Nothing waits inside one.
 //!
-//! Two network locks at once are taken in the order of the names. A [`VolumeLock`] is held with none of 1 to 4, and only
+//! Two network locks at once are taken in the order of the names. A [`VolumeLock`] is held with none of 1 to 5, and only
 //! the database is taken below it; two of them are taken by [`VolumeLock::both`].
 //!
 //! A wait is bounded ([`WAIT`]), and who holds the lock is named from `/proc/locks` when it ends in vain. A lock's file
@@ -144,6 +145,35 @@ impl NetworkLock {
     /// which is slow and harmless.
     fn path(dirs: &Dirs, network: &NetworkName) -> PathBuf {
         dirs.run.join("locks").join(format!("net-{:016x}", fnv64([network.as_str()])))
+    }
+}
+
+/// The lock of the DNS server's coming and going.
+#[derive(Debug)]
+pub struct NamesLock(FileLock);
+
+impl NamesLock {
+    /// For starting a server, taking over from one, and waiting for the end of one.
+    pub fn exclusive(dirs: &Dirs) -> Result<Self, LockError> {
+        FileLock::take(&Self::path(dirs), Mode::Exclusive, WAIT).map(Self)
+    }
+
+    /// For a server that wants to end, if nobody is just looking for one.
+    pub fn try_exclusive(dirs: &Dirs) -> Result<Option<Self>, LockError> {
+        match FileLock::take(&Self::path(dirs), Mode::Exclusive, Duration::ZERO) {
+            Ok(lock) => Ok(Some(Self(lock))),
+            Err(LockError::Held { .. }) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Releases the lock and removes its file.
+    pub fn remove(self) -> Result<(), LockError> {
+        self.0.remove()
+    }
+
+    fn path(dirs: &Dirs) -> PathBuf {
+        dirs.run.join("locks").join("names")
     }
 }
 

@@ -6,9 +6,9 @@ use berth_store::{Dirs, DirsError};
 use berth_types::NetworkName;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::VolumeCommand;
+use crate::commands::{QueryArgs, VolumeCommand};
 
-/// Container networking and storage: networks, attachments, published ports and volumes of this host.
+/// Container networking and storage: networks, attachments, published ports, names and volumes of this host.
 ///
 /// Engines call berth's CNI plugins by their names (`berth install DIR` puts them where an engine looks) and its sockets;
 /// this command shows what they made, compares it with the kernel and cleans up.
@@ -71,6 +71,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         network: Option<NetworkName>,
     },
+    /// Names: what is answered to containers, and how
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Show versions, directories and counts
     Status,
     /// Check attachments against the kernel; exit 1 if something differs
@@ -117,6 +120,19 @@ pub(crate) enum Command {
     },
 }
 
+/// What to find out about names.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsCommand {
+    /// List names: what each leads to, on which network, and why
+    Ls {
+        /// Only this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<NetworkName>,
+    },
+    /// Tell how a question of a container is answered, step by step; exit 1 if it is not
+    Query(QueryArgs),
+}
+
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
@@ -145,7 +161,7 @@ pub(crate) struct InstallArgs {
     /// The directory, for instance /opt/cni/bin; made where it is missing
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// Also under the reference plugins' names: bridge, host-local, portmap, loopback
+    /// Also under the reference plugins' names: bridge, host-local, portmap, loopback, dnsname
     #[arg(long)]
     pub(crate) reference_names: bool,
     /// Hard links, for a directory that is mounted elsewhere without this program

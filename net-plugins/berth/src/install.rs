@@ -319,10 +319,21 @@ mod tests {
     fn own_names_lead_to_the_program_and_reference_names_only_when_asked() {
         let place = Place::new();
         place.install(Names::Own, false);
-        assert_eq!(place.names(), ["rbridge", "rhost", "ripam", "rnone", "rportmap"]);
+        assert_eq!(place.names(), ["rbridge", "rdns", "rhost", "ripam", "rnone", "rportmap"]);
         place.install(Names::All, false);
-        let all =
-            ["bridge", "host-local", "loopback", "portmap", "rbridge", "rhost", "ripam", "rnone", "rportmap"];
+        let all = [
+            "bridge",
+            "dnsname",
+            "host-local",
+            "loopback",
+            "portmap",
+            "rbridge",
+            "rdns",
+            "rhost",
+            "ripam",
+            "rnone",
+            "rportmap",
+        ];
         assert_eq!(place.names(), all);
         assert_eq!(fs::read_to_string(place.cni().join("bridge")).unwrap(), "program");
     }
@@ -396,7 +407,7 @@ mod tests {
             apply(&place.cni(), &source, &entries).unwrap();
         }
         assert!(!fs::symlink_metadata(place.cni().join("rbridge")).unwrap().is_symlink());
-        assert_eq!(place.uninstall().len(), 5);
+        assert_eq!(place.uninstall().len(), 6);
         assert!(place.names().is_empty());
     }
 
@@ -415,7 +426,7 @@ mod tests {
         fs::remove_dir(place.cni()).unwrap();
         assert!(plan_removal(&place.cni(), &place.source(LinkKind::Symbolic)).unwrap().is_empty());
         place.install(Names::Own, false);
-        assert_eq!(place.names().len(), 5);
+        assert_eq!(place.names().len(), 6);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use berth_core::names::NetworkNames;
 use berth_core::network::{NetworkRecord, Vlan};
 use berth_core::shown::{Names, Shown};
 use berth_core::{Held, PortsRecord};
@@ -33,6 +34,9 @@ pub(crate) struct NetworkView {
     between_containers: bool,
     isolated: bool,
     internal: bool,
+    /// What is answered about names; absent where the network has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<NetworkNames>,
     attachments: usize,
 }
 
@@ -52,6 +56,7 @@ impl NetworkView {
             promisc,
             vlan,
             announces: _,
+            names,
             pending,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
@@ -71,6 +76,7 @@ impl NetworkView {
             between_containers: reach.between_containers,
             isolated: reach.isolated,
             internal: reach.internal,
+            names,
             attachments,
         }
     }
@@ -120,7 +126,15 @@ impl NetworkView {
             ("gateways", joined(&self.gateways)),
             ("mtu", self.mtu.map_or_else(|| "the kernel's default".to_owned(), |mtu| mtu.to_string())),
             ("reach", self.reach()),
+            ("names", self.names_words()),
         ]
+    }
+
+    fn names_words(&self) -> String {
+        match &self.names {
+            None => "none".to_owned(),
+            Some(NetworkNames { domain, ttl, .. }) => format!("in {domain}, kept for {ttl} s"),
+        }
     }
 }
 
@@ -374,6 +388,7 @@ pub(crate) mod samples {
             promisc: false,
             vlan: None,
             announces: false,
+            names: None,
             pending: false,
         }
     }
@@ -420,6 +435,7 @@ pub(crate) mod samples {
                 ..Published::default()
             },
             bandwidth: None,
+            names: None,
             peer: None,
             sandbox_path: "/run/netns/c1".into(),
             sandbox: None,
@@ -430,7 +446,7 @@ pub(crate) mod samples {
     pub(crate) fn foreign() -> (AttachmentRow, Held) {
         let row = row("c2", AttachmentState::Ready);
         let published = Published { ports: vec![port("0.0.0.0", 53, 1)], ..Published::default() };
-        let held = Held::Ports(PortsRecord { version: 1, key: row.key.clone(), published });
+        let held = Held::Ports(PortsRecord { published, ..PortsRecord::new(row.key.clone()) });
         (row, held)
     }
 }

@@ -4,19 +4,16 @@
 //! ports → record (ready). A crash at any point leaves a pending record whose process is gone; the next call for the
 //! same attachment, a DEL or `gc` takes it back by the same code as a DEL.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use berth_ipam::allocate;
-use berth_netlink::port_list::ports_in_use;
-use berth_netlink::port_probe::{Probe, holder_of, try_bind};
 use berth_netlink::{Link, link_exists, sysctl};
 use berth_store::lock::{HostLock, NetworkLock};
 use berth_store::{
     BeginError, BootTime, ClaimError, LeaseRow, LeaseScope, LiveNetworkRow, NewAttachment, Tx,
 };
-use berth_types::{AttachmentKey, Family, IfName, MacAddr, NetworkName, PublishedPort, host_ifname};
+use berth_types::{AttachmentKey, Family, IfName, MacAddr, NetworkName, host_ifname};
 
 use crate::addressing;
 use crate::attachment::{
@@ -26,6 +23,8 @@ use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
 use crate::execute::execute;
 use crate::kernel::{Kernel, KernelError};
+use crate::listeners::refuse_listeners;
+use crate::names::{Absent, Changed, tell, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec};
 use crate::observe;
 use crate::plan::{Joining, guard_for, plan_attachment, plan_network, plan_published};
@@ -59,7 +58,10 @@ impl Berth {
         let host = HostLock::shared(self.dirs())?;
         let begun = self.begin(&request)?;
         self.clear_after(&begun.reclaimed, &request.key);
-        match self.build(&request, &begun.record) {
+        let built = self.build(&request, &begun.record);
+        // With the network's lock released: the server may have to change the network for it.
+        let named = built.and_then(|attachment| self.name(&request, &begun.record).map(|()| attachment));
+        match named {
             Ok(attachment) => Ok(attachment),
             Err(cause) => {
                 // The steps are undone already, as far as that went; this takes back what is left of them, and the record,
@@ -73,6 +75,18 @@ impl Berth {
                 Err(cause)
             }
         }
+    }
+
+    /// Makes its names known. Where they were asked for, they are answered when this returns; an engine that tells them
+    /// later does not wait for a server.
+    fn name(&self, request: &AttachRequest, record: &AttachmentRecord) -> Result<(), CoreError> {
+        let changed = || Changed::attachment(&record.key);
+        match (&record.names, &request.names) {
+            (None, _) => (),
+            (Some(_), Some(_)) => tell(self.dirs(), &changed(), Absent::Start)?,
+            (Some(_), None) => tell_if_there(self.dirs(), &changed()),
+        }
+        Ok(())
     }
 
     /// Takes back what an earlier attempt for the same key left, and refuses when it is alive.
@@ -340,49 +354,6 @@ pub(crate) fn claim(tx: &Tx<'_>, key: &AttachmentKey, published: &mut Published)
     Ok(())
 }
 
-/// As many ports are tried one by one; of more, only those that some socket has.
-const FEW_PORTS: usize = 8;
-
-/// A port a process of the host listens on would be cut off without a word (S12). A process that keeps the port for
-/// this very container is the engine's own: podman's conmon holds a socket on every published port.
-pub(crate) fn refuse_listeners(key: &AttachmentKey, ports: &[PublishedPort]) -> Result<(), CoreError> {
-    let many = ports.iter().map(|port| usize::from(port.count)).sum::<usize>() > FEW_PORTS;
-    let mut in_use = BTreeMap::new();
-    for port in ports {
-        let known = match many {
-            true => in_use.entry(port.proto).or_insert_with(|| ports_in_use(port.proto)).as_ref(),
-            false => None,
-        };
-        for offset in 0..port.count {
-            let number = port.host_port.saturating_add(offset);
-            if known.is_some_and(|known| !known.contains(&number)) {
-                continue;
-            }
-            // An address that is not the host's now may become so; nobody can listen on it meanwhile.
-            if matches!(try_bind(port.proto, port.host_addr, number), Ok(Probe::Taken)) {
-                let holder = holder_of(port.proto, port.host_addr, number);
-                if holder.as_ref().is_some_and(|holder| works_for(holder.pid, key)) {
-                    continue;
-                }
-                let holder = holder.map_or_else(
-                    || "a process of the host".to_owned(),
-                    |holder| format!("{} (process {})", holder.command, holder.pid),
-                );
-                let port = PublishedPort { host_port: number, count: 1, ..*port };
-                return Err(CoreError::PortInUse { port, holder });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the command line of a process names the container. Only a long identifier is unlikely to be there by chance.
-fn works_for(pid: u32, key: &AttachmentKey) -> bool {
-    let id = key.container.as_str();
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    id.len() >= 12 && line.split(|byte| *byte == 0).any(|word| word == id.as_bytes())
-}
-
 fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> AttachmentRecord {
     let targets: Vec<IpAddr> = addresses.leases.iter().map(|lease| lease.address.ip()).collect();
     let Addresses { leases, routes, dns } = addresses;
@@ -413,6 +384,7 @@ fn record_of(request: &AttachRequest, addresses: Addresses, mac: MacAddr) -> Att
             ..Published::default()
         },
         bandwidth: request.bandwidth,
+        names: request.network.names.as_ref().map(|_| request.names.clone().unwrap_or_default()),
         peer: peer.cloned(),
         // An engine that takes the link itself has no sandbox yet.
         sandbox_path: if peer.is_none() { request.sandbox.path().to_owned() } else { PathBuf::new() },

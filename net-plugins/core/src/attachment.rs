@@ -7,6 +7,7 @@ use berth_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::names::MemberNames;
 use crate::plan::Joining;
 use crate::published::Published;
 
@@ -114,6 +115,9 @@ pub struct AttachmentRecord {
     pub published: Published,
     /// Rate limits.
     pub bandwidth: Option<Bandwidth>,
+    /// What it is called, on a network with names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<MemberNames>,
     /// The container's end as it is called in the host's namespace, before the engine takes it and after it gave it back;
     /// only for an engine that does so.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,12 +3,11 @@
 //! Never removes what might be alive: an attachment goes when the runtime's list leaves it out, or when its owner is
 //! provably gone (other boot, host link gone, dead process). Networks go when nobody is attached and berth made them.
 
-use berth_netlink::sysctl::SysctlKey;
-use berth_netlink::{Addr, Link, LinkKind, Netlink, sysctl};
+use berth_netlink::{Addr, Link, LinkKind, Netlink};
 use berth_nft::{Element, NftSocket, RulesetState};
 use berth_store::lock::{HostLock, NetworkLock, RulesLock};
 use berth_store::{AttachmentRow, AttachmentState, BootTime};
-use berth_types::{AttachmentKey, ContainerId, Family, IfName, NetworkName};
+use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -19,9 +18,10 @@ use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
+use crate::names::{Changed, forget_flows, tell_if_there};
 use crate::network::NetworkRecord;
 use crate::plan::{Joining, is_ours};
-use crate::{rules, switch};
+use crate::rules;
 
 /// What a collection is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +71,10 @@ impl Berth {
                 errors.extend(self.collect(&row).err().map(|err| format!("{}: {}", row.key, Chain(&err))));
             }
         }
+        if !request.dry_run {
+            let collected = self.collect_names(request.network.as_ref());
+            errors.extend(collected.err().map(|err| Chain(&err).to_string()));
+        }
         self.gc_links(request, &mut report, &mut errors)?;
         self.gc_leases(request, &mut report)?;
         if request.idle_networks {
@@ -87,6 +91,9 @@ impl Berth {
             self.mend_networks(request, &mut report, &mut errors)?;
         }
         self.restore(request, &mut report, &mut errors)?;
+        if !request.collect_only && !request.dry_run {
+            errors.extend(self.mend_names().err().map(|err| Chain(&err).to_string()));
+        }
         if errors.is_empty() { Ok(report) } else { Err(CoreError::Several(errors)) }
     }
 
@@ -211,6 +218,16 @@ impl Berth {
         &mut self,
         name: &NetworkName,
     ) -> Result<Vec<AttachmentRow>, CoreError> {
+        let named = self.network(name)?.is_some_and(|network| network.names.is_some());
+        let attached = self.remove_network_locked(name)?;
+        // With the lock released, which the server may want.
+        if named && attached.is_empty() {
+            tell_if_there(self.dirs(), &Changed::network(name));
+        }
+        Ok(attached)
+    }
+
+    fn remove_network_locked(&mut self, name: &NetworkName) -> Result<Vec<AttachmentRow>, CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let attached = self.attached_to(name)?;
         if !attached.is_empty() {
@@ -220,6 +237,7 @@ impl Berth {
         let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
         let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
         remove_elements(elements::of_network(&record).difference(&needed).cloned().collect())?;
+        forget_flows(&record)?;
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
             let netlink = Netlink::open()?;
@@ -284,6 +302,9 @@ impl Berth {
         let mut kernel = Kernel::open(self, None)?;
         self.make_network(&mut kernel, &network.spec(), Joining::default())?;
         drop(kernel);
+        if network.names.is_some() {
+            tell_if_there(self.dirs(), &Changed::network(&network.name));
+        }
         // It may have been removed meanwhile.
         self.unmake_if_unwanted(&network.name)
     }
@@ -405,8 +426,10 @@ impl Berth {
     /// Elements of ports that are in no record, whatever its state. Elements of networks are left alone: a network is
     /// recorded after its elements are there.
     fn strays(&mut self, there: &BTreeSet<Element>) -> Result<BTreeSet<Element>, CoreError> {
-        let known: BTreeSet<Element> =
+        let mut known: BTreeSet<Element> =
             self.held()?.iter().flat_map(|(_, held)| elements::of_held(held)).collect();
+        // The way to their names is led like a published port.
+        known.extend(self.networks()?.iter().flat_map(elements::of_network));
         let of_a_port = |element: &&Element| {
             matches!(
                 element,
@@ -422,54 +445,6 @@ impl Berth {
             )
         };
         Ok(there.difference(&known).filter(of_a_port).cloned().collect())
-    }
-
-    /// Writes back the switches berth changed, where nobody changed them since.
-    fn restore_switches(&mut self) -> Result<Vec<String>, CoreError> {
-        let saved = self.store_mut().read(|tx| tx.sysctls_saved().map_err(CoreError::from))?;
-        let mut errors = Vec::new();
-        for row in saved.iter().rev() {
-            let Some(key) = switch::of_record(&row.key) else { continue };
-            match sysctl::read(&key) {
-                Ok(now) if now == row.after => {
-                    errors.extend(sysctl::write(&key, &row.before).err().map(|err| Chain(&err).to_string()));
-                }
-                Ok(_) => (),
-                Err(err) if err.is_unsupported() => (),
-                Err(err) => errors.push(Chain(&err).to_string()),
-            }
-        }
-        self.store_mut().write(|tx| {
-            for row in &saved {
-                tx.sysctl_forget(&row.key)?;
-            }
-            tx.uplinks_forget()?;
-            Ok::<_, CoreError>(())
-        })?;
-        Ok(errors)
-    }
-
-    /// Links that came after berth turned forwarding on and are to be closed too. A veth is none of them: it leads to
-    /// another engine's container.
-    fn late_uplinks(&mut self) -> Result<Vec<(Family, IfName)>, CoreError> {
-        let (saved, closed) =
-            self.store_mut().read(|tx| Ok::<_, CoreError>((tx.sysctls_saved()?, tx.uplinks_closed()?)))?;
-        let turned_on = |key: SysctlKey| saved.iter().any(|row| row.key == key.to_string());
-        let families = [(Family::V4, switch::forward_v4()), (Family::V6, switch::forward_v6())];
-        let uplinks = crate::observe::uplinks(&Netlink::open()?)?;
-        let uplinks: Vec<_> = uplinks.into_iter().filter(|link| link.kind != LinkKind::Veth).collect();
-        let mut late = Vec::new();
-        for (family, _) in families.into_iter().filter(|(_, key)| turned_on(key.clone())) {
-            let links = uplinks.iter().map(|link| (family, link.name.clone()));
-            late.extend(links.filter(|link| !closed.contains(link)));
-        }
-        Ok(late)
-    }
-
-    /// What keeps the host's uplinks from forwarding between each other, because berth turned forwarding on.
-    pub(crate) fn closed_uplinks(&mut self) -> Result<BTreeSet<Element>, CoreError> {
-        let closed = self.store_mut().read(|tx| tx.uplinks_closed().map_err(CoreError::from))?;
-        Ok(closed.into_iter().map(|(family, link)| Element::ClosedRouter { family, link }).collect())
     }
 }
 

@@ -17,6 +17,7 @@ use crate::attach::payload;
 use crate::berth::{Berth, parsed};
 use crate::error::{Chain, CoreError};
 use crate::kernel::Kernel;
+use crate::names::{Changed, NetworkNames, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Reach};
 use crate::plan::{Joining, overlap};
 
@@ -37,6 +38,9 @@ pub struct Declaration {
     pub reach: Reach,
     /// Its subnets with their gateways.
     pub subnets: Vec<DeclaredSubnet>,
+    /// What is answered to its containers about names; nothing where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NetworkNames>,
     /// What the engine wants to find again. The core does not read it.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
@@ -107,6 +111,8 @@ impl Declaration {
             promisc: false,
             reach: self.reach,
             vlan: None,
+            // Nobody asks where there is no gateway to ask at.
+            names: self.names.clone().filter(|_| self.subnets.iter().any(|subnet| subnet.gateway.is_some())),
         }
     }
 
@@ -162,6 +168,9 @@ impl Berth {
         let leases = declaration.leases();
         let joining = Joining { leases: &leases, ..Joining::default() };
         self.ensure_network(&mut kernel, &declaration.spec(), joining).map(drop)?;
+        if declaration.names.is_some() {
+            tell_if_there(self.dirs(), &Changed::network(&declaration.name));
+        }
         self.unmake_if_unwanted(&declaration.name)
     }
 
@@ -340,6 +349,7 @@ mod tests {
             mtu: None,
             reach: Reach::default(),
             subnets: vec![DeclaredSubnet { subnet: subnet.parse().unwrap(), gateway: None }],
+            names: None,
             notes: BTreeMap::new(),
         }
     }

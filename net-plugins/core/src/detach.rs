@@ -20,6 +20,7 @@ use crate::berth::{Berth, parsed};
 use crate::elements;
 use crate::error::{Chain, CoreError};
 use crate::flows::flush_removed;
+use crate::names::{Changed, tell_if_there};
 use crate::plan::ifb_name;
 use crate::published::Held;
 
@@ -38,7 +39,9 @@ impl Berth {
             tx.attachment_deleting(key)?;
             Ok::<_, CoreError>(tx.attachment(key)?)
         })?;
-        let links = HostLinks::of(key, row.as_ref());
+        let held = row.as_ref().and_then(|row| parsed::<Held>(&row.key, &row.payload).ok());
+        let named = held.as_ref().is_some_and(|held| held.names().is_some());
+        let links = HostLinks::of(key, row.as_ref(), held);
         let mut errors = Vec::new();
         let mut spent = None;
         std::thread::scope(|scope| {
@@ -48,6 +51,10 @@ impl Berth {
                     Ok(socket) => spent = socket,
                     Err(err) => errors.push(Chain(&err).to_string()),
                 }
+            }
+            // While the kernel takes its time with the link.
+            if named {
+                tell_if_there(self.dirs(), &Changed::attachment(key));
             }
             let deleted = match deleting {
                 Ok(thread) => thread.join(),
@@ -137,15 +144,15 @@ struct HostLinks {
 }
 
 impl HostLinks {
-    fn of(key: &AttachmentKey, row: Option<&AttachmentRow>) -> Self {
+    fn of(key: &AttachmentKey, row: Option<&AttachmentRow>, held: Option<Held>) -> Self {
         let names = match row.and_then(|row| row.host_ifname.clone()) {
             Some(name) => vec![name],
             None => (0..2).map(|attempt| host_ifname(key, attempt)).collect(),
         };
-        let unfinished_on = row.and_then(|row| match parsed::<Held>(&row.key, &row.payload) {
-            Ok(Held::Bridge(record)) => Some(record.bridge),
+        let unfinished_on = match held {
+            Some(Held::Bridge(record)) => Some(record.bridge),
             _ => None,
-        });
+        };
         Self { names, alias: attachment_alias(key), unfinished_on }
     }
 

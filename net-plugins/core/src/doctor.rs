@@ -8,10 +8,11 @@
 //! Everything is looked at twice, and only what is found both times is reported: an attach or a detach that is under way
 //! looks like damage for a moment.
 //!
-//! The comparisons are pure functions over what was read: `records`, `links`, `rules`, `host`.
+//! The comparisons are pure functions over what was read: `records`, `links`, `rules`, `host`, `names`.
 
 mod host;
 mod links;
+mod names;
 mod read;
 mod records;
 mod rules;
@@ -26,13 +27,14 @@ use berth_store::{AttachmentState, Dirs};
 use berth_types::{AttachmentKey, NetworkName};
 use serde::Serialize;
 
-pub use read::{Overview, RulesetView, overview};
+pub use read::{NamesOverview, Overview, RulesetView, overview};
 
 use crate::attachment::AttachmentRecord;
 use crate::berth::Berth;
 use crate::elements;
 use crate::error::CoreError;
 use crate::keeper::FightView;
+use crate::names::NamesState;
 use crate::published::{Held, Published};
 
 /// How bad a finding is. The order is that of need.
@@ -115,6 +117,8 @@ fn look(dirs: &Dirs) -> Vec<Finding> {
     let seen = read::kernel(&mut findings);
     let recorded = read::records(dirs, &seen, &mut findings);
     findings.extend(recorded.into_iter().flat_map(|recorded| compared(&recorded, &seen)));
+    // Without usable records there is nothing to compare it with, which was said above.
+    findings.extend(NamesState::read(dirs).ok().iter().flat_map(names::compare));
     findings.extend(crate::keeper::view(dirs).and_then(|keeper| keeper.fight).map(fought));
     findings
 }

@@ -6,16 +6,23 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use berth_nft::Element;
-use berth_types::{AttachmentKey, MacAddr, PublishedPort, fnv64};
+use berth_types::{AttachmentKey, MacAddr, Proto, PublishedPort, fnv64};
+use ipnetwork::IpNetwork;
 
 use crate::attachment::{AttachmentRecord, Guard};
+use crate::names::DNS_PORT;
 use crate::network::NetworkRecord;
 use crate::published::{Held, Published};
+use crate::shown::key_of_network;
 
 /// Elements a network needs, whatever is attached to it.
 pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
     let NetworkRecord { bridge, reach, gateway, subnets, .. } = network;
-    let mut elements = BTreeSet::from([Element::Bridge(bridge.clone())]);
+    let mut elements = of_names(network);
+    if network.is_for_names_alone() {
+        return elements;
+    }
+    elements.insert(Element::Bridge(bridge.clone()));
     if reach.between_containers {
         elements.insert(Element::Within(bridge.clone(), bridge.clone()));
     }
@@ -41,6 +48,29 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
     }
     if !reach.masquerade && !reach.internal {
         elements.insert(Element::Routed(bridge.clone()));
+    }
+    elements
+}
+
+/// Elements of a network's names: its containers may ask at each gateway, and what they ask at port 53 goes where it is
+/// listened to. That way is laid also where it is port 53 itself: a container that publishes port 53 on every address of
+/// the host would take the network's questions otherwise.
+pub(crate) fn of_names(network: &NetworkRecord) -> BTreeSet<Element> {
+    let NetworkRecord { name, bridge, gateways, names, .. } = network;
+    let Some(names) = names else { return BTreeSet::new() };
+    let owner = owner_mark(&key_of_network(name));
+    let mut elements = BTreeSet::new();
+    for addr in gateways.iter().map(IpNetwork::ip) {
+        elements.insert(Element::Dns { bridge: bridge.clone(), addr });
+        let port = |proto| PublishedPort {
+            proto,
+            host_addr: addr,
+            host_port: DNS_PORT,
+            target: addr,
+            target_port: names.port_at(addr),
+            count: 1,
+        };
+        elements.extend([Proto::Tcp, Proto::Udp].map(|proto| Element::Port { port: port(proto), owner }));
     }
     elements
 }
@@ -129,7 +159,7 @@ mod tests {
     #[test]
     fn a_range_is_one_element_only_where_the_ruleset_keeps_it_as_one() {
         let range = |host_port| PublishedPort {
-            proto: berth_types::Proto::Tcp,
+            proto: Proto::Tcp,
             host_addr: "0.0.0.0".parse().unwrap(),
             host_port,
             target: "10.80.0.2".parse().unwrap(),

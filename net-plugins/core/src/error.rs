@@ -61,6 +61,9 @@ pub enum CoreError {
     /// A lock was held too long.
     #[error(transparent)]
     Lock(#[from] berth_store::lock::LockError),
+    /// The DNS server was not told of a name that was asked for.
+    #[error(transparent)]
+    Names(#[from] crate::names::CallError),
     /// The sandbox cannot be used.
     #[error(transparent)]
     Sandbox(#[from] berth_netlink::SandboxError),

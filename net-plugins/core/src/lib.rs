@@ -27,7 +27,9 @@ mod flows;
 pub mod keeper;
 pub mod kernel;
 mod lease;
+mod listeners;
 pub mod loopback;
+pub mod names;
 pub mod network;
 mod observe;
 pub mod plan;
@@ -40,6 +42,7 @@ pub mod rules;
 pub mod shown;
 pub mod step;
 pub mod switch;
+mod uplinks;
 
 pub use berth::Berth;
 pub use collect::{GcReport, GcRequest};

@@ -6,6 +6,8 @@ use berth_types::{IfName, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{NamesSource, NetworkNames};
+
 /// A bridge network as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSpec {
@@ -25,6 +27,8 @@ pub struct NetworkSpec {
     pub reach: Reach,
     /// 802.1Q settings of the ports, if any.
     pub vlan: Option<Vlan>,
+    /// What is answered to its containers about names; nothing where absent.
+    pub names: Option<NetworkNames>,
 }
 
 /// What to do about a different address of the same family on the bridge.
@@ -97,6 +101,9 @@ pub struct NetworkRecord {
     /// because a container once brought its own, or the subnet reaches beyond this host.
     #[serde(default = "announced")]
     pub announces: bool,
+    /// What is answered to its containers about names, at its gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NetworkNames>,
     /// Whether somebody is making or changing it, or began to and was killed.
     pub pending: bool,
 }
@@ -112,9 +119,22 @@ impl NetworkRecord {
 
     /// What to ask for to have it again.
     pub fn spec(&self) -> NetworkSpec {
-        let Self { name, bridge, mtu, gateway, promisc, reach, vlan, .. } = self.clone();
+        let Self { name, bridge, mtu, gateway, promisc, reach, vlan, names, .. } = self.clone();
         let other_address = OtherAddress::Refuse;
-        NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan }
+        NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names }
+    }
+
+    /// Whether another plugin's network is recorded here for its names and nothing else.
+    pub fn is_for_names_alone(&self) -> bool {
+        self.names.as_ref().is_some_and(|names| names.source == NamesSource::Alone)
+    }
+
+    /// The same record with these names, and the ports that were found for those it had.
+    #[must_use]
+    pub(crate) fn with_names(self, names: Option<NetworkNames>) -> Self {
+        let gateways = self.gateways.iter().map(IpNetwork::ip).collect();
+        let names = names.map(|names| names.listening_as(self.names.as_ref(), &gateways));
+        Self { names, ..self }
     }
 }
 

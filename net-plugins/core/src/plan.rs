@@ -16,6 +16,7 @@ use crate::attachment::{
 };
 use crate::attachment::{attachment_alias, bridge_alias};
 use crate::elements;
+use crate::names::{NamesSource, NetworkNames};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Vlan, subnet_of};
 use crate::published::Published;
 use crate::step::{Plan, Step};
@@ -182,7 +183,7 @@ pub(crate) fn is_ours(link: &Link, network: Option<&NetworkRecord>) -> bool {
 }
 
 fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Observed) -> NetworkRecord {
-    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan } = spec;
+    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names } = spec;
     let old = observed.network.as_ref();
     let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
     let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
@@ -198,7 +199,9 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
             gateways.insert(address);
         }
     }
-    NetworkRecord {
+    let chained = |names: &&NetworkNames| names.source == NamesSource::Chained;
+    let had = old.and_then(|old| old.names.as_ref());
+    let record = NetworkRecord {
         version: NetworkRecord::VERSION,
         name: name.clone(),
         bridge: bridge.clone(),
@@ -214,8 +217,12 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
         promisc: *promisc,
         vlan: vlan.clone(),
         announces: !gateway || old.is_some_and(|old| old.announces) || joining.own_mac,
+        names: had.cloned(),
         pending: false,
-    }
+    };
+    // What a chained plugin said of names is not this plugin's to take back.
+    let wanted = names.as_ref().or(had.filter(chained)).cloned();
+    record.with_names(wanted)
 }
 
 /// Two networks the host routes must not share addresses, unless they share the subnet and the bridge.

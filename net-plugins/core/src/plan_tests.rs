@@ -30,6 +30,7 @@ fn network(reach: Reach) -> NetworkSpec {
         promisc: false,
         reach,
         vlan: None,
+        names: None,
     }
 }
 
@@ -98,6 +99,7 @@ fn record() -> AttachmentRecord {
         port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port], ..Published::default() },
         bandwidth: None,
+        names: None,
         peer: None,
         sandbox_path: "/run/netns/c0".into(),
         sandbox: None,

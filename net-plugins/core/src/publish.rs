@@ -11,7 +11,7 @@ use berth_store::{AttachmentRow, AttachmentState, NewAttachment, Tx};
 use berth_types::{AttachmentKey, ContainerId, IfName, PublishedPort};
 use ipnetwork::IpNetwork;
 
-use crate::attach::{claim, payload, refuse_listeners};
+use crate::attach::{claim, payload};
 use crate::attachment::{AttachmentRecord, PortSpec};
 use crate::berth::Berth;
 use crate::detach::remove_elements_by;
@@ -20,6 +20,7 @@ use crate::error::{Chain, CoreError};
 use crate::execute::execute;
 use crate::flows::flush_removed;
 use crate::kernel::Kernel;
+use crate::listeners::refuse_listeners;
 use crate::network::subnet_of;
 use crate::plan::plan_published;
 use crate::published::{Held, PortsRecord, Published};
@@ -86,7 +87,7 @@ impl Berth {
         choices: &[PortChoice],
         published: &mut Published,
     ) -> Result<Option<AttachmentRecord>, CoreError> {
-        let attached = matches!(had, Some(Held::Bridge(_)));
+        let attached = had.as_ref().is_some_and(Held::stays_without_ports);
         let begun = match had.filter(|_| attached) {
             // With br_netfilter, what a container sends to its own published port goes back out of the port it came by.
             Some(Held::Bridge(mut record)) => {
@@ -96,9 +97,8 @@ impl Berth {
             }
             Some(held) => held,
             None => Held::Ports(PortsRecord {
-                version: PortsRecord::VERSION,
-                key: request.key.clone(),
                 published: published.clone(),
+                ..PortsRecord::new(request.key.clone())
             }),
         };
         let new = NewAttachment {
@@ -212,13 +212,15 @@ impl Berth {
         }
     }
 
-    /// Removes rules, claims and, unless berth attached the container, the record.
+    /// Removes rules, claims and, unless berth attached or named the container, the record.
     fn take_back(&mut self, row: &AttachmentRow, held: &Held) -> Result<(), CoreError> {
         let key = held.key();
         if row.state == AttachmentState::Deleting {
             return self.detach_locked(key).map(drop);
         }
-        let Held::Bridge(_) = held else { return self.detach_locked(key).map(drop) };
+        if !held.stays_without_ports() {
+            return self.detach_locked(key).map(drop);
+        }
         if *held.published() == Published::default() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! What is published for an attachment.
+//! What is published for an attachment, and the record it is kept in.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::AttachmentRecord;
+use crate::names::MemberNames;
 
 /// Published ports and what goes with them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +31,11 @@ pub struct Published {
 pub enum Held {
     /// An attachment berth made.
     Bridge(Box<AttachmentRecord>),
-    /// Ports of a container that another plugin attached.
+    /// Ports and names of a container that another plugin attached.
     Ports(PortsRecord),
 }
 
-/// Ports of a container that another plugin attached.
+/// Ports and names of a container that another plugin attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortsRecord {
     /// Layout of this record; 1 so far.
@@ -43,11 +44,19 @@ pub struct PortsRecord {
     pub key: AttachmentKey,
     /// What is published.
     pub published: Published,
+    /// What it is called, where names were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Box<MemberNames>>,
 }
 
 impl PortsRecord {
     /// The layout this version writes.
     pub const VERSION: u32 = 1;
+
+    /// Nothing published and no names yet.
+    pub fn new(key: AttachmentKey) -> Self {
+        Self { version: Self::VERSION, key, published: Published::default(), names: None }
+    }
 }
 
 impl Published {
@@ -71,6 +80,28 @@ impl Held {
         match self {
             Self::Bridge(record) => &record.published,
             Self::Ports(record) => &record.published,
+        }
+    }
+
+    /// What it is called, where it is on a network with names.
+    pub fn names(&self) -> Option<&MemberNames> {
+        match self {
+            Self::Bridge(record) => record.names.as_ref(),
+            Self::Ports(record) => record.names.as_deref(),
+        }
+    }
+
+    /// Whether the record is there for more than its published ports.
+    pub(crate) fn stays_without_ports(&self) -> bool {
+        matches!(self, Self::Bridge(_)) || self.names().is_some()
+    }
+
+    /// The same record with other names.
+    #[must_use]
+    pub(crate) fn with_names(self, names: Option<MemberNames>) -> Self {
+        match self {
+            Self::Bridge(record) => Self::Bridge(Box::new(AttachmentRecord { names, ..*record })),
+            Self::Ports(record) => Self::Ports(PortsRecord { names: names.map(Box::new), ..record }),
         }
     }
 

@@ -122,6 +122,8 @@ fn network_record(
         vlan: None,
         // Nothing tells what was on it before.
         announces: true,
+        // That it has some is told by an element; which, by nothing.
+        names: None,
         pending: false,
     })
 }
@@ -181,6 +183,7 @@ fn restore_attachment(
         routes: Vec::new(),
         dns: Dns::default(),
         bandwidth: None,
+        names: None,
         peer: None,
         sandbox_path: std::path::PathBuf::new(),
         sandbox: None,

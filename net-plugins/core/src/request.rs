@@ -11,6 +11,7 @@ use berth_types::{
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{Bandwidth, ContainerLink, DuplicateDetection};
+use crate::names::MemberNames;
 use crate::network::NetworkSpec;
 
 /// One attachment, as an adapter asks for it.
@@ -41,6 +42,8 @@ pub struct AttachRequest {
     pub ports: Vec<PortRequest>,
     /// Rate limits.
     pub bandwidth: Option<Bandwidth>,
+    /// What it is called, where the network has names. Where absent, its engine tells its names later.
+    pub names: Option<MemberNames>,
 }
 
 /// Where an attachment's addresses come from.

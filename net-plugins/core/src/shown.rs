@@ -1,6 +1,7 @@
-//! What people call networks and containers that an engine knows by numbers. Only shown, never decided by.
+//! What people call networks and containers that an engine knows by numbers. Shown, and answered by the DNS server; never
+//! decided by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_types::{AttachmentKey, NetworkName};
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach::payload;
 use crate::berth::{Berth, parsed};
 use crate::error::CoreError;
+use crate::names::{Changed, tell_if_there};
 
 /// What is known of a network or an attachment. Stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,23 @@ impl Berth {
         text.map(|text| parsed(key, &text)).transpose()
     }
 
+    /// Tells the DNS server of names that were learned or forgotten, where their networks have names.
+    fn tell_names<'a>(&mut self, keys: impl Iterator<Item = &'a AttachmentKey>) -> Result<(), CoreError> {
+        let named = self.networks()?.into_iter().filter(|network| network.names.is_some());
+        let named: BTreeSet<NetworkName> = named.map(|network| network.name).collect();
+        let mut changed = Changed::default();
+        for key in keys.filter(|key| named.contains(&key.network)) {
+            match *key == key_of_network(&key.network) {
+                true => changed.networks.push(key.network.clone()),
+                false => changed.attachments.push(key.clone()),
+            }
+        }
+        if changed != Changed::default() {
+            tell_if_there(self.dirs(), &changed);
+        }
+        Ok(())
+    }
+
     /// Writes what was learned and forgets what is gone.
     pub fn names_write(
         &mut self,
@@ -93,7 +112,8 @@ impl Berth {
             for (key, shown) in learned {
                 tx.shown_put(key, &payload(shown)?)?;
             }
-            Ok(())
-        })
+            Ok::<_, CoreError>(())
+        })?;
+        self.tell_names(learned.iter().map(|(key, _)| key).chain(gone))
     }
 }

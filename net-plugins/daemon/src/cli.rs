@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum as _};
 
 use crate::roles::Role;
 
-/// berth's daemon: answers Docker on its plugin sockets and looks after the host's networks.
+/// berth's daemon: answers Docker on its plugin sockets, serves names, and looks after the host's networks.
 ///
 /// It can be stopped, killed and started at any time: traffic never passes through it, and what it knows is in the
 /// records.
@@ -30,6 +30,10 @@ pub(crate) struct Cli {
     /// Where dockerd is asked for names, and what it still has
     #[arg(long, env = "BERTH_DOCKER_SOCKET", value_name = "PATH", default_value = "/run/docker.sock")]
     docker_socket: PathBuf,
+    /// End when no container has a name any more, and run in a session of one's own; berth starts it so where a name is
+    /// asked for and no server runs
+    #[arg(long)]
+    pub(crate) on_demand: bool,
 }
 
 impl Cli {

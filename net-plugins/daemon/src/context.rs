@@ -1,9 +1,10 @@
 //! What a role is given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
+use berth_dns::HandedSocket;
 use berth_plugin_http::{Inherited, Socket, Workers};
 use berth_store::Dirs;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) workers: Workers,
     /// Where dockerd is asked.
     pub(crate) docker_socket: PathBuf,
+    /// Whether this was started because a name was asked for, and ends when there are none.
+    pub(crate) on_demand: bool,
     plugin_dir: PathBuf,
     inherited: Arc<Mutex<Inherited>>,
     stop: watch::Receiver<bool>,
@@ -34,9 +37,19 @@ pub(crate) struct Context {
 impl Context {
     /// The plugin socket called `name`, which ends in `.sock`: systemd's, or a new one.
     pub(crate) fn socket(&self, name: &str) -> Result<Socket> {
-        let path = self.plugin_dir.join(name);
+        self.socket_at(&self.plugin_dir.join(name))
+    }
+
+    /// The socket of `path`: systemd's, or a new one.
+    pub(crate) fn socket_at(&self, path: &Path) -> Result<Socket> {
         let mut inherited = self.inherited.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(Socket::open(&path, &mut inherited)?)
+        Ok(Socket::open(path, &mut inherited)?)
+    }
+
+    /// Sockets of the DNS server that systemd kept over a restart.
+    pub(crate) fn stored_sockets(&self) -> Vec<HandedSocket> {
+        let mut inherited = self.inherited.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        inherited.take_stored().into_iter().map(|(name, fd)| HandedSocket { name, fd }).collect()
     }
 
     /// Resolves when the role is to end.
@@ -60,6 +73,7 @@ pub(crate) struct Shared {
     dirs: Dirs,
     workers: Workers,
     docker_socket: PathBuf,
+    on_demand: bool,
     plugin_dir: PathBuf,
     inherited: Arc<Mutex<Inherited>>,
     stop: watch::Sender<bool>,
@@ -73,6 +87,7 @@ impl Shared {
             dirs: cli.dirs()?,
             workers: Workers::new(THREADS),
             docker_socket: cli.docker_socket()?,
+            on_demand: cli.on_demand,
             plugin_dir: cli.plugin_dir()?,
             inherited: Arc::new(Mutex::new(
                 Inherited::from_env().context("failed to take over systemd's sockets")?,
@@ -87,6 +102,7 @@ impl Shared {
             dirs: self.dirs.clone(),
             workers: self.workers.clone(),
             docker_socket: self.docker_socket.clone(),
+            on_demand: self.on_demand,
             plugin_dir: self.plugin_dir.clone(),
             inherited: Arc::clone(&self.inherited),
             stop: self.stop.subscribe(),

@@ -34,6 +34,9 @@ const STACK: usize = 1 << 20;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.on_demand {
+        detach();
+    }
     log::init();
     // Whatever is made is for root, unless it says otherwise.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -44,6 +47,19 @@ fn main() -> ExitCode {
             tracing::error!("{err:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Leaves whoever started this: its session, and what descriptors it left open. A container engine that waits for the end
+/// of a pipe would wait for this daemon.
+fn detach() {
+    // It fails where this leads a session already, as under systemd-run.
+    let _ = rustix::process::setsid();
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // Of those that were listed, the list's own is closed already.
+        let _ = nix::unistd::close(number);
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use berth_core::attachment::{AttachmentRecord, ContainerLink, DuplicateDetection};
 use berth_core::declare::{Declaration, DeclaredSubnet};
+use berth_core::names::NetworkNames;
 use berth_core::network::Reach;
 use berth_core::request::{Addresses, Addressing, AttachRequest};
 use berth_core::shown::key_of_network;
@@ -264,6 +265,11 @@ pub(crate) fn declaration(args: &CreateNetwork) -> Result<Declaration, Refusal> 
         mtu,
         reach: Reach { masquerade, between_containers, isolated, internal: options.internal },
         subnets,
+        names: options.names.then(|| NetworkNames {
+            domain: options.domain,
+            servers: options.servers,
+            ..NetworkNames::usual()
+        }),
         notes,
     })
 }
@@ -348,6 +354,7 @@ impl Wanted {
             duplicate_detection: DuplicateDetection::Off,
             ports: Vec::new(),
             bandwidth: None,
+            names: None,
         })
     }
 }

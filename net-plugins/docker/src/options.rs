@@ -1,8 +1,9 @@
 //! `docker network create -o KEY=VALUE`: Docker's own keys in their meaning, and berth's short ones.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use berth_core::names::{NetworkNames, host_name, server_addr};
 use berth_plugin_http::Refusal;
 use berth_types::IfName;
 use serde_json::Value;
@@ -25,6 +26,10 @@ pub(crate) struct NetworkOptions {
     pub(crate) host_binding: Option<IpAddr>,
     pub(crate) link_prefix: String,
     pub(crate) internal: bool,
+    /// Whether berth's DNS server listens at the gateways.
+    pub(crate) names: bool,
+    pub(crate) domain: String,
+    pub(crate) servers: Vec<SocketAddr>,
 }
 
 /// An option: berth's name, Docker's, what it takes.
@@ -59,6 +64,9 @@ const KNOWN: &[Known] = &[
     },
     Known { short: "isolated", docker: None, takes: "true or false" },
     Known { short: "anti_spoofing", docker: None, takes: "true or false" },
+    Known { short: "names", docker: None, takes: "true or false" },
+    Known { short: "domain", docker: None, takes: "a domain" },
+    Known { short: "servers", docker: None, takes: "addresses of DNS servers with commas between them" },
 ];
 
 /// The list of known options, as a person reads it.
@@ -83,6 +91,9 @@ impl Default for NetworkOptions {
             host_binding: None,
             link_prefix: "eth".to_owned(),
             internal: false,
+            names: true,
+            domain: NetworkNames::DOMAIN.to_owned(),
+            servers: Vec::new(),
         }
     }
 }
@@ -121,6 +132,12 @@ impl NetworkOptions {
             "masquerade" => self.masquerade = boolean()?,
             "isolated" => self.isolated = boolean()?,
             "anti_spoofing" => self.anti_spoofing = boolean()?,
+            "names" => self.names = boolean()?,
+            "domain" => self.domain = host_name(value).map_err(|_| wrong())?,
+            "servers" => {
+                let servers = value.split(',').map(|text| server_addr(text.trim()));
+                self.servers = servers.collect::<Result<_, _>>().map_err(|_| wrong())?;
+            }
             "host_binding" => {
                 let addr: IpAddr = value.parse().map_err(|_| wrong())?;
                 self.host_binding = Some(addr).filter(|addr| !addr.is_unspecified());
@@ -214,6 +231,8 @@ mod tests {
             (json!({"com.docker.network.bridge.enable_icc": "maybe"}), "takes true or false, not `maybe`"),
             (json!({"host_binding": "localhost"}), "takes an address of the host"),
             (json!({"link_prefix": ""}), "takes the start of a link's name"),
+            (json!({"domain": "a b"}), "option `domain` takes a domain, not `a b`"),
+            (json!({"servers": "192.0.2.1,dns"}), "option `servers` takes addresses of DNS servers"),
             (json!({"link_prefix": "much-too-long-x"}), "takes the start of a link's name"),
             (json!({"mtu": 1450}), "is not a table of texts"),
             (json!([1]), "is not a table of texts"),

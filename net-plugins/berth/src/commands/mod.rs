@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, calls the core and prints the answer.
 
 mod check;
+mod dns;
 mod doctor;
 mod gc;
 mod install;
@@ -16,12 +17,13 @@ use berth_core::Berth;
 use berth_store::Dirs;
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, NetworkCommand};
+use crate::cli::{Cli, Command, DnsCommand, NetworkCommand};
 use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
 use crate::log;
 use crate::output::{Out, Reader};
 
+pub(crate) use dns::QueryArgs;
 pub(crate) use volume::VolumeCommand;
 
 /// Runs the command line of this process.
@@ -62,6 +64,8 @@ fn run(cli: &Cli, out: &mut Out<'_>) -> Result<Exit, Failure> {
         Command::Volume(command) => volume::run(command, &dirs, out),
         Command::Ps { network } => lists::attachments(&mut open(&dirs)?, network.as_ref(), out),
         Command::Ports { network } => lists::ports(&mut open(&dirs)?, network.as_ref(), out),
+        Command::Dns(DnsCommand::Ls { network }) => dns::list(&dirs, network.as_ref(), out),
+        Command::Dns(DnsCommand::Query(args)) => dns::query(&dirs, args, out),
         Command::Status => status::status(&dirs, out),
         Command::Check { network } => check::check(&mut open(&dirs)?, network.as_ref(), out),
         Command::Gc { network, dry_run } => gc::gc(&mut open(&dirs)?, network.clone(), *dry_run, out),

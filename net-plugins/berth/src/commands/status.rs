@@ -1,7 +1,8 @@
 //! `status`: one screen about this host.
 
-use berth_core::doctor::{Overview, RulesetView, overview};
+use berth_core::doctor::{NamesOverview, Overview, RulesetView, overview};
 use berth_core::keeper::KeeperView;
+use berth_core::names::ListeningView;
 use berth_store::Dirs;
 use serde::Serialize;
 
@@ -46,11 +47,15 @@ fn show(overview: &Overview, out: &mut Out<'_>) -> Result<Exit, Failure> {
         ("ports", ports.to_string()),
         ("leases", leases.to_string()),
         ("forwarding", forwarding(overview)),
+        ("names", names(overview.names.as_ref(), out)),
         ("keeper", keeper(overview.keeper.as_ref(), out)),
     ];
     for (label, value) in facts {
         let label = out.coloured(Colour::Quiet, &format!("{label:<11}"));
         out.line(format!("{label} {value}"))?;
+        if label.contains("names") {
+            listeners(overview.names.as_ref(), out)?;
+        }
     }
     Ok(Exit::Fine)
 }
@@ -65,6 +70,38 @@ fn ruleset_words(ruleset: RulesetView, networks: usize, out: &Out<'_>) -> String
         RulesetView::Unknown => (Colour::Warn, "cannot be read; that needs root"),
     };
     out.coloured(colour, words)
+}
+
+fn names(names: Option<&NamesOverview>, out: &Out<'_>) -> String {
+    let (colour, words) = match names {
+        None => (Colour::Quiet, "none; networks with `embeddedDNS` have some".to_owned()),
+        Some(NamesOverview { networks, members, served: true, .. }) => {
+            (Colour::Good, format!("of {members} containers on {networks} networks, answered"))
+        }
+        Some(NamesOverview { networks, members: 0, .. }) => (
+            Colour::Quiet,
+            format!("of 0 containers on {networks} networks; the server starts with the first"),
+        ),
+        Some(NamesOverview { networks, served: false, .. }) => {
+            (Colour::Bad, format!("of {networks} networks, not answered: no DNS server; see `berth doctor`"))
+        }
+    };
+    out.coloured(colour, &words)
+}
+
+/// Where the DNS server listens, a line each.
+fn listeners(names: Option<&NamesOverview>, out: &mut Out<'_>) -> Result<(), Failure> {
+    for ListeningView { network, addr, wanted } in names.iter().flat_map(|names| &names.listening) {
+        let line = match addr.port() == *wanted {
+            true => format!("{:<11} {network} at {}", "", addr.ip()),
+            false => {
+                let port = format!("port {} is another program's, led to {}", wanted, addr.port());
+                format!("{:<11} {network} at {}, {}", "", addr.ip(), out.coloured(Colour::Warn, &port))
+            }
+        };
+        out.line(line)?;
+    }
+    Ok(())
 }
 
 fn keeper(keeper: Option<&KeeperView>, out: &Out<'_>) -> String {
@@ -105,6 +142,18 @@ mod tests {
             leases: 5,
             forwards_ipv4: Some(true),
             forwards_ipv6: None,
+            names: Some(NamesOverview {
+                networks: 2,
+                members: 3,
+                served: true,
+                listening: [("front", "10.80.0.1:53"), ("back", "[fd80::1]:49153")]
+                    .map(|(network, addr)| ListeningView {
+                        network: network.parse().unwrap(),
+                        addr: addr.parse().unwrap(),
+                        wanted: 53,
+                    })
+                    .into(),
+            }),
             keeper: Some(KeeperView { repairs: 3, fight: None }),
         }
     }

@@ -10,6 +10,7 @@ use berth_types::{AttachmentKey, MacAddr};
 use super::bridge_config::{self, BridgeConfig, KEYS};
 use super::error::{of_cleanup, of_core};
 use super::ipam_call::{IpamKind, addressing, delegated_add, delegated_del};
+use super::names::{self, POD_NAME};
 use super::open;
 use crate::delegate;
 use crate::protocol::error::shortened;
@@ -32,12 +33,13 @@ impl Plugin for Bridge {
     }
 
     fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
-        let args = CniArgs::parse(&request.target.args, &["MAC", "IP"])?;
+        let args = CniArgs::parse(&request.target.args, &["MAC", "IP", POD_NAME])?;
         let config = bridge_config::parse(&request.conf, &args)?;
         // Results before 0.3.0 are addresses and nothing else; found out only at the end, there would be much to undo.
         if request.conf.version < CniVersion::V0_3_0 && request.conf.ipam_type().is_none() {
             return Err(CniError::new(Code::InvalidConfig, "cannot convert: no valid IP addresses"));
         }
+        let domain = config.network.names.as_ref().map(|names| names.domain.clone());
         let sandbox = sandbox(&request.target.netns)?;
         let kind = IpamKind::of(&request.conf, &request.path)?;
         let addressing = match &kind {
@@ -51,7 +53,12 @@ impl Plugin for Bridge {
                     .map_err(|err| of_core(&err))
             })
             .inspect_err(|_| delegated_del(&kind, &request.undo()))?;
-        Ok(result_of(attached, &request.conf, &request.target.netns))
+        let mut result = result_of(attached, &request.conf, &request.target.netns);
+        if let Some(domain) = domain {
+            let gateways: Vec<_> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
+            result.dns = names::resolver(&request.conf, &domain, &gateways);
+        }
+        Ok(result)
     }
 
     fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
@@ -146,6 +153,7 @@ fn attach_request(
         mac,
         ports,
         bandwidth,
+        names,
     } = config;
     AttachRequest {
         network,
@@ -161,6 +169,7 @@ fn attach_request(
         duplicate_detection,
         ports,
         bandwidth,
+        names,
     }
 }
 

@@ -1,12 +1,14 @@
 //! The configuration of `rbridge`: every key of the reference `bridge` in the reference's meaning, and berth's own.
 
 use berth_core::attachment::{Bandwidth, ContainerLink, DuplicateDetection};
+use berth_core::names::MemberNames;
 use berth_core::network::{NetworkSpec, OtherAddress, Reach, Vlan};
 use berth_core::request::PortRequest;
 use berth_types::{IfName, MacAddr};
 use serde::Deserialize;
 
-use crate::protocol::keys::Kind::{Leaf, List};
+use super::names::{self, EMBEDDED_DNS};
+use crate::protocol::keys::Kind::{Leaf, List, Object};
 use crate::protocol::{CniArgs, CniError, Code, NetConf, PortMapping, Shape};
 
 /// The plugin's own keys.
@@ -31,6 +33,7 @@ pub(crate) static KEYS: Shape = Shape(&[
     ("icc", Leaf),
     ("internal", Leaf),
     ("antiSpoofing", Leaf),
+    ("embeddedDNS", Object(&EMBEDDED_DNS)),
     ("stateDir", Leaf),
     ("runDir", Leaf),
 ]);
@@ -107,6 +110,7 @@ pub(crate) struct BridgeConfig {
     pub(crate) mac: Option<MacAddr>,
     pub(crate) ports: Vec<PortRequest>,
     pub(crate) bandwidth: Option<Bandwidth>,
+    pub(crate) names: Option<MemberNames>,
 }
 
 /// Reads and checks the configuration, before anything is touched.
@@ -119,8 +123,8 @@ pub(crate) fn parse(conf: &NetConf, args: &CniArgs) -> Result<BridgeConfig, CniE
     if wire.disable_container_interface && conf.ipam_type().is_some() {
         return refused("cannot use IPAM when DisableContainerInterface flag is set");
     }
+    let network = network(&wire, conf)?;
     Ok(BridgeConfig {
-        network: network(&wire, conf)?,
         default_route: wire.is_default_gateway,
         hairpin: wire.hairpin_mode,
         port_isolation: wire.port_isolation,
@@ -134,6 +138,8 @@ pub(crate) fn parse(conf: &NetConf, args: &CniArgs) -> Result<BridgeConfig, CniE
         mac: mac(conf, args)?,
         ports: conf.runtime.port_mappings.iter().map(port_request).collect(),
         bandwidth: bandwidth(conf)?,
+        names: if network.names.is_some() { Some(names::member(conf, args)?) } else { None },
+        network,
     })
 }
 
@@ -147,11 +153,19 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
             format!("invalid `mtu` {}: 68 to 65535, or 0", wire.mtu),
         ));
     }
+    let names = names::embedded(conf)?;
+    let gateway = wire.is_gateway || wire.is_default_gateway;
+    if names.is_some() && !gateway {
+        return Err(CniError::new(
+            Code::InvalidConfig,
+            "`embeddedDNS` needs `isGateway`: names are asked for at the gateway",
+        ));
+    }
     Ok(NetworkSpec {
         name: conf.name.clone(),
         bridge,
         mtu: (wire.mtu != 0).then_some(wire.mtu),
-        gateway: wire.is_gateway || wire.is_default_gateway,
+        gateway,
         other_address: if wire.force_address { OtherAddress::Replace } else { OtherAddress::Refuse },
         promisc: wire.promisc_mode,
         reach: Reach {
@@ -161,6 +175,7 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
             internal: wire.internal,
         },
         vlan: vlan(wire)?,
+        names,
     })
 }
 

@@ -65,6 +65,7 @@ fn code(err: &CoreError) -> Code {
         CoreError::Exists { .. } | CoreError::Begin(_) => Code::InterfaceExists,
         CoreError::Lock(LockError::Held { .. }) => Code::TryAgainLater,
         CoreError::Lock(LockError::Io { .. }) => Code::State,
+        CoreError::Names(_) => Code::Names,
         CoreError::Sandbox(_) => Code::InvalidNetns,
         CoreError::PortTaken(_) | CoreError::PortInUse { .. } => Code::PortTaken,
         CoreError::Missing { .. } => Code::CheckFailed,

@@ -7,8 +7,10 @@ mod error;
 mod host;
 mod ipam;
 mod ipam_call;
+mod names;
 mod none;
 mod portmap;
+mod rdns;
 
 use std::path::PathBuf;
 
@@ -23,6 +25,7 @@ pub use host::Host;
 pub use ipam::Ipam;
 pub use none::Loopback;
 pub use portmap::PortMap;
+pub use rdns::Rdns;
 
 /// A plugin and the names it is called under: berth's own and, for drop-in use, the reference's.
 pub struct Named {
@@ -41,6 +44,7 @@ pub const ALL: &[Named] = &[
     Named { name: "rnone", reference: Some("loopback"), plugin: &Loopback },
     Named { name: "ripam", reference: Some("host-local"), plugin: &Ipam },
     Named { name: "rportmap", reference: Some("portmap"), plugin: &PortMap },
+    Named { name: "rdns", reference: Some("dnsname"), plugin: &Rdns },
 ];
 
 /// The plugin called `name`, by either of its names.

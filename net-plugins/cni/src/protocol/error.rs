@@ -33,6 +33,7 @@ use super::version::CniVersion;
 /// | 111 | `PluginBroken` | a delegated plugin broke the protocol: no answer, no JSON, killed |
 /// | 112 | `Permission` | the process lacks a capability |
 /// | 113 | `CleanupIncomplete` | DEL or GC removed what it could; `details` lists what is left |
+/// | 114 | `Names` | a name was asked for and cannot be answered: the DNS server cannot be reached or started |
 /// | 999 | `Internal` | anything else |
 ///
 /// Numbers are stable: runtimes and people match on them. New ones are added at the end of berth's block.
@@ -64,6 +65,7 @@ pub enum Code {
     PluginBroken,
     Permission,
     CleanupIncomplete,
+    Names,
     Internal,
     /// The code of a delegated plugin, passed on as it is.
     Foreign(u32),
@@ -97,6 +99,7 @@ impl Code {
         Self::PluginBroken,
         Self::Permission,
         Self::CleanupIncomplete,
+        Self::Names,
         Self::Internal,
     ];
 
@@ -128,6 +131,7 @@ impl Code {
             Self::PluginBroken => 111,
             Self::Permission => 112,
             Self::CleanupIncomplete => 113,
+            Self::Names => 114,
             Self::Internal => 999,
             Self::Foreign(number) => number,
         }

@@ -18,6 +18,7 @@ use super::{Finding, Lease, Words};
 use crate::berth::{Berth, is_dead, parsed, sandbox_is_gone};
 use crate::error::{Chain, CoreError};
 use crate::keeper::{self, KeeperView};
+use crate::names::{ListeningView, NamesState};
 use crate::network::NetworkRecord;
 use crate::published::Held;
 
@@ -328,8 +329,23 @@ pub struct Overview {
     pub forwards_ipv4: Option<bool>,
     /// Whether the host forwards IPv6.
     pub forwards_ipv6: Option<bool>,
+    /// Names; absent where no network has any and no server runs.
+    pub names: Option<NamesOverview>,
     /// What the keeper does; absent where none runs.
     pub keeper: Option<KeeperView>,
+}
+
+/// Names, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamesOverview {
+    /// Networks that have names.
+    pub networks: usize,
+    /// Containers that have names.
+    pub members: usize,
+    /// Whether a DNS server answers them.
+    pub served: bool,
+    /// Where it listens.
+    pub listening: Vec<ListeningView>,
 }
 
 /// Counts, and changes nothing.
@@ -359,8 +375,17 @@ pub fn overview(dirs: &Dirs) -> Result<Overview, CoreError> {
         leases: recorded.leases.len(),
         forwards_ipv4: switch(&["net", "ipv4", "ip_forward"]),
         forwards_ipv6: switch(&["net", "ipv6", "conf", "all", "forwarding"]),
+        names: NamesState::read(dirs).ok().and_then(names_overview),
         keeper: keeper::view(dirs),
     })
+}
+
+fn names_overview(state: NamesState) -> Option<NamesOverview> {
+    let NamesState { wanted, server, is_there, .. } = state;
+    let (networks, members) = (wanted.networks.len(), wanted.members.len());
+    let served = server.is_ok();
+    let listening = server.map(|server| server.listening).unwrap_or_default();
+    (networks > 0 || is_there).then_some(NamesOverview { networks, members, served, listening })
 }
 
 fn view() -> RulesetView {

@@ -35,6 +35,7 @@ fn network() -> NetworkRecord {
         promisc: false,
         vlan: None,
         announces: false,
+        names: None,
         pending: false,
     }
 }
@@ -52,6 +53,7 @@ fn attachment(container: &str, address: &str) -> AttachmentRecord {
         port: PortSpec { hairpin: false, isolated: false, apart: false, trunk: false, guard: Guard::Full },
         published: Published { ports: vec![port()], ..Published::default() },
         bandwidth: None,
+        names: None,
         peer: None,
         sandbox_path: "/run/netns/c1".into(),
         sandbox: None,
@@ -314,7 +316,7 @@ fn ports_of_a_container_that_is_gone_are_found() {
         found(|case| {
             let published =
                 Published { ports: vec![PublishedPort { host_port: 9, ..port() }], ..Published::default() };
-            let held = Held::Ports(PortsRecord { version: 1, key: key("c2"), published });
+            let held = Held::Ports(PortsRecord { published, ..PortsRecord::new(key("c2")) });
             case.ruleset().elements.extend(elements::of_held(&held));
             case.recorded.rows.push(Row { sandbox_gone: gone, ..row(held) });
         })

@@ -1,5 +1,6 @@
 //! The roles. Each is a module with one function that runs until the daemon stops.
 
+mod dns;
 mod docker;
 mod keeper;
 mod volumes;
@@ -16,6 +17,8 @@ use crate::context::Context;
 pub(crate) enum Role {
     /// Networks and addresses for Docker: rbridge.sock, rnone.sock, ripam.sock
     Docker,
+    /// Names: answers the networks' containers at their gateways, and forwards what is not berth's
+    Dns,
     /// Watch the host and put right at once what other programs destroy of berth's
     Keeper,
     /// Volumes for Docker and podman: rvolume.sock
@@ -26,6 +29,7 @@ impl Role {
     /// Runs until the context says stop. Says ready when it does its work.
     pub(crate) async fn run(self, context: Context) -> Result<()> {
         match self {
+            Self::Dns => dns::run(context).await,
             Self::Docker => docker::run(context).await,
             Self::Keeper => keeper::run(context).await,
             Self::Volumes => volumes::run(context).await,
