@@ -29,6 +29,8 @@ enum Subject {
     Docker,
     /// Volumes.
     Volumes,
+    /// The DNS server.
+    Dns,
 }
 
 /// A figure, as the bench prints it.
@@ -56,6 +58,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         Subject::Cni => cni(),
         Subject::Docker => docker(),
         Subject::Volumes => volumes(),
+        Subject::Dns => dns(),
     }
 }
 
@@ -87,6 +90,23 @@ fn volumes() -> Result<()> {
         machine()?,
     );
     page::write_section("Volumes", &text)
+}
+
+/// The DNS server, beside others that serve names.
+fn dns() -> Result<()> {
+    let bench = ["--package", "berth-integration", "--bin", "berth-bench-dns"];
+    stage("build", cargo(&[&["build", "--release"], &bench[..]].concat()))?;
+    let rows = rows(&output(command(&[&format!("{}/release/berth-bench-dns", target_dir()?)]))?)?;
+    let table = table(&rows);
+    say(&table);
+    let text = format!(
+        "`cargo xtask bench dns`: questions answered a second, by dnsperf on the same machine, which takes its part of the \
+         processors. All servers have the same names and are asked in turn, each on its own; figures are medians of the rounds. \
+         {}. The others are Debian's: aardvark-dns is podman's, dnsmasq reads a hosts file, Knot has a zone. The bare \
+         responder turns the header of what it gets and sends it back.\n\n{table}",
+        machine()?,
+    );
+    page::write_section("DNS", &text)
 }
 
 fn cni() -> Result<()> {

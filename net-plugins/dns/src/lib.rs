@@ -22,6 +22,8 @@ mod config;
 mod error;
 mod explain;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod respond;
 mod serve;

@@ -230,11 +230,18 @@ impl Server {
     fn change(&self, changes: Vec<Change>, handed: &mut Handed) -> Result<(), DnsError> {
         let mut state = self.lock();
         let mut zone = Zone::clone(&self.shared.zone.load());
-        changes.iter().for_each(|change| zone.apply(change));
+        let mut networks = Vec::new();
+        // Each change's memory is free for the next one's names.
+        for change in changes {
+            zone.apply(&change);
+            if matches!(change, Change::NetworkPut(_) | Change::NetworkGone(_)) {
+                networks.push(change);
+            }
+        }
         // Before the sockets: nobody who asks at a new one is told that there is nothing.
         self.shared.zone.store(Arc::new(zone));
         let mut result = Ok(());
-        for change in &changes {
+        for change in &networks {
             let listened = match change {
                 Change::NetworkPut(spec) => self.listen(&mut state, spec, handed),
                 Change::NetworkGone(name) => {

@@ -26,8 +26,8 @@ impl Kept {
     pub(crate) fn of(query: &Query, answer: &[u8]) -> Option<Self> {
         let flags = u16_at(answer, 2)?;
         let code = u8::try_from(flags & 0xf).ok()?;
-        // Cut off, or a failure that may be over in a moment.
-        if flags & 0x0200 != 0 || !matches!(code, rcode::NOERROR | rcode::NXDOMAIN) {
+        // No answer, cut off, or a failure that may be over in a moment.
+        if flags & 0x8200 != 0x8000 || !matches!(code, rcode::NOERROR | rcode::NXDOMAIN) {
             return None;
         }
         let mut reading = Reading { names: vec![query.name().to_vec()], ..Reading::default() };

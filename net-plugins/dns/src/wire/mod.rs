@@ -2,7 +2,7 @@
 //!
 //! Nothing here allocates on the path of a question that is answered from the zone: a question is read into a [`Query`] that
 //! is used again, and its answer is written behind it into the buffer it came in. Answers of other servers are only walked
-//! through ([`message`]): their bytes are passed on as they are.
+//! through (`message`): their bytes are passed on as they are.
 //!
 //! Nothing here trusts a length, a count or a pointer, and nothing recurses.
 

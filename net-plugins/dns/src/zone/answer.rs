@@ -128,7 +128,7 @@ impl Zone {
         let Some(first) = self.net(network) else { return Verdict::Refused };
         let Who(asker) = who;
         let (others, member) = match asker {
-            Asker::Member(source) => (&*source.others, Some(&*source.member)),
+            Asker::Member(source) => (source.others(), Some(&*source.member)),
             Asker::Host => (&[][..], None),
         };
         let view = View { zone: self, first, others };
@@ -217,17 +217,52 @@ impl Who<'_> {
     }
 }
 
+impl Source {
+    fn others(&self) -> &[NetworkName] {
+        self.others.as_ref().map(|others| others.as_slice()).unwrap_or_default()
+    }
+}
+
+impl Owned {
+    fn has_v4(&self) -> bool {
+        match self {
+            Self::One(member) => member.addrs.iter().any(IpAddr::is_ipv4),
+            Self::Several(group) => !group.v4.is_empty(),
+        }
+    }
+
+    fn put_v4(&self, found: &mut Vec<Ipv4Addr>) {
+        match self {
+            Self::One(member) => found.extend(member.addrs.iter().filter_map(|addr| match addr {
+                IpAddr::V4(addr) => Some(*addr),
+                IpAddr::V6(_) => None,
+            })),
+            Self::Several(group) => found.extend_from_slice(&group.v4),
+        }
+    }
+
+    fn put_v6(&self, found: &mut Vec<Ipv6Addr>) {
+        match self {
+            Self::One(member) => found.extend(member.addrs.iter().filter_map(|addr| match addr {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(addr) => Some(*addr),
+            })),
+            Self::Several(group) => found.extend_from_slice(&group.v6),
+        }
+    }
+}
+
 /// Takes the records of `owned` that are asked for. Where several networks have the name, none is taken twice.
 fn take(owned: &Owned, kind: u16, found: &mut Found, more: bool) {
     // ANY is answered with what is least (RFC 8482).
-    if kind == kind::A || (kind == kind::ANY && !owned.v4.is_empty()) {
-        found.v4.extend_from_slice(&owned.v4);
+    if kind == kind::A || (kind == kind::ANY && owned.has_v4()) {
+        owned.put_v4(&mut found.v4);
         if more {
             found.v4.sort_unstable();
             found.v4.dedup();
         }
     } else if kind == kind::AAAA || kind == kind::ANY {
-        found.v6.extend_from_slice(&owned.v6);
+        owned.put_v6(&mut found.v6);
         if more {
             found.v6.sort_unstable();
             found.v6.dedup();
@@ -257,7 +292,7 @@ fn services(view: &View<'_>, query: &Query, found: &mut Found) -> Option<Verdict
     for (net, settings) in view.nets() {
         let Meaning::Member(owned) = net.meaning(settings, rest) else { continue };
         owner = true;
-        for member in &owned.members {
+        for member in owned.members() {
             let fits = |service: &&super::Service| {
                 service.name.eq_ignore_ascii_case(wanted) && service.proto.as_str() == proto
             };
@@ -318,10 +353,11 @@ fn forward(view: &View<'_>, member: Option<&Member>, query: &Query, found: &mut 
     let own = member.filter(|_| !view.first.1.internal).and_then(|member| member.servers.as_ref());
     let elsewhere = || {
         let container = &member?.key.container;
-        let keys = view.zone.containers.get(container)?;
-        let listed =
-            |(net, _): (&Net, &Settings)| keys.iter().find_map(|key| net.member(key)?.servers.clone());
-        open().find_map(listed)
+        let all = view.zone.containers.get(container)?;
+        let is_open = |member: &&Arc<Member>| {
+            view.zone.net(&member.key.network).is_some_and(|(_, settings)| !settings.internal)
+        };
+        all.iter().filter(is_open).find_map(|member| member.servers.clone())
     };
     let servers = own.cloned().or_else(elsewhere).or_else(|| settings.servers.clone());
     let upstream = servers.map_or(Upstream::Host, Upstream::Listed);

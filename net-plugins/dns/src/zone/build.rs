@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use berth_types::{AttachmentKey, ContainerId, NetworkName};
+use berth_types::{AttachmentKey, NetworkName};
 
 use super::spec::{Change, MemberSpec, NetworkSpec};
-use super::{Member, Net, Owned, Servers, Settings, Source, Wire, Zone};
+use super::{Group, Member, Net, Owned, Servers, Settings, Source, Wire, Zone};
 use crate::wire::wire_of;
 
 impl Zone {
@@ -26,73 +26,79 @@ impl Zone {
         self.change(&spec.name, |net| net.settings = settings);
     }
 
+    /// Takes its members with it. It has none left, usually: finding them costs more the more containers there are.
     fn network_gone(&mut self, name: &NetworkName) {
         let Some(net) = self.nets.remove(name) else { return };
-        for member in net.members.values() {
-            self.left(&member.key);
+        if net.members == 0 {
+            return;
         }
+        let all = self.containers.values().flat_map(|members| members.iter());
+        let gone: Vec<AttachmentKey> =
+            all.filter(|member| member.key.network == *name).map(|member| member.key.clone()).collect();
+        gone.iter().for_each(|key| self.enlist(key, None));
     }
 
     fn member_put(&mut self, spec: &MemberSpec) {
         let member = Arc::new(Member::new(spec));
         let key = &member.key;
-        let before = self.nets.get(&key.network).and_then(|net| net.member(key)).cloned();
+        let before = self.member(key).cloned();
         self.change(&key.network, |net| {
             if let Some(before) = &before {
                 net.forget(before);
             }
             net.learn(&member);
         });
-        if before.is_none() {
-            let known = self.containers.get(&key.container).map(|keys| keys.to_vec()).unwrap_or_default();
-            let all: Arc<[AttachmentKey]> = known.into_iter().chain([key.clone()]).collect();
-            self.containers.insert(key.container.clone(), all);
-        }
-        self.relate(&key.container);
+        self.enlist(key, Some(&member));
     }
 
     fn member_gone(&mut self, key: &AttachmentKey) {
-        let Some(member) = self.nets.get(&key.network).and_then(|net| net.member(key)).cloned() else {
-            return;
-        };
+        let Some(member) = self.member(key).cloned() else { return };
         self.change(&key.network, |net| net.forget(&member));
         // A network that was never put and has no members is not remembered.
-        if self.nets.get(&key.network).is_some_and(|net| net.settings.is_none() && net.members.is_empty()) {
+        if self.nets.get(&key.network).is_some_and(|net| net.settings.is_none() && net.members == 0) {
             self.nets.remove(&key.network);
         }
-        self.left(key);
+        self.enlist(key, None);
     }
 
-    /// The container of `key` is no longer there.
-    fn left(&mut self, key: &AttachmentKey) {
-        let Some(keys) = self.containers.get(&key.container) else { return };
-        let rest: Arc<[AttachmentKey]> = keys.iter().filter(|other| *other != key).cloned().collect();
-        if rest.is_empty() {
+    fn member(&self, key: &AttachmentKey) -> Option<&Arc<Member>> {
+        self.containers.get(&key.container)?.iter().find(|member| member.key == *key)
+    }
+
+    /// Notes that `key` is now `member`, or gone, and tells all addresses of its container of the networks that the others
+    /// are on.
+    fn enlist(&mut self, key: &AttachmentKey, member: Option<&Arc<Member>>) {
+        let known = self.containers.get(&key.container).map(|known| known.iter()).into_iter().flatten();
+        let others = known.filter(|other| other.key != *key);
+        let all: Arc<[Arc<Member>]> = others.chain(member).cloned().collect();
+        if all.is_empty() {
             self.containers.remove(&key.container);
-        } else {
-            self.containers.insert(key.container.clone(), rest);
-            self.relate(&key.container);
+            return;
+        }
+        self.containers.insert(key.container.clone(), Arc::clone(&all));
+        let networks: BTreeSet<&NetworkName> = all.iter().map(|member| &member.key.network).collect();
+        for member in all.iter() {
+            let own = &member.key.network;
+            let others: Vec<NetworkName> =
+                networks.iter().filter(|name| **name != own).copied().cloned().collect();
+            let others = (!others.is_empty()).then(|| Arc::new(others));
+            self.relate(member, &others);
         }
     }
 
-    /// Tells each of the container's addresses of the networks that the others are on.
-    fn relate(&mut self, container: &ContainerId) {
-        let Some(keys) = self.containers.get(container).cloned() else { return };
-        let networks: BTreeSet<&NetworkName> = keys.iter().map(|key| &key.network).collect();
-        for key in keys.iter() {
-            let others = || networks.iter().copied().filter(|name| **name != key.network);
-            let right = |source: &Source| source.others.iter().eq(others());
-            let Some(member) = self.nets.get(&key.network).and_then(|net| net.member(key)).cloned() else {
-                continue;
-            };
-            self.change(&key.network, |net| {
-                for addr in &member.addrs {
-                    let here =
-                        net.by_addr.get(addr).filter(|source| source.member.key == *key && !right(source));
-                    if here.is_some() {
-                        let others = others().cloned().collect();
-                        net.by_addr.insert(*addr, Arc::new(Source { member: Arc::clone(&member), others }));
-                    }
+    /// Tells the addresses of `member` of the other networks of its container.
+    fn relate(&mut self, member: &Arc<Member>, others: &Option<Arc<Vec<NetworkName>>>) {
+        let Some(net) = self.nets.get(&member.key.network) else { return };
+        let old = |addr: &&IpAddr| {
+            let source = net.by_addr.get(*addr);
+            source.is_some_and(|source| source.member.key == member.key && source.others != *others)
+        };
+        let stale: Vec<IpAddr> = member.addrs.iter().filter(old).copied().collect();
+        if !stale.is_empty() {
+            self.change(&member.key.network, |net| {
+                for addr in stale {
+                    let source = Source { member: Arc::clone(member), others: others.clone() };
+                    net.by_addr.insert(addr, source);
                 }
             });
         }
@@ -111,35 +117,27 @@ impl Zone {
 }
 
 impl Net {
-    pub(super) fn member(&self, key: &AttachmentKey) -> Option<&Arc<Member>> {
-        self.members.get(&(key.container.clone(), key.ifname.clone()))
-    }
-
     fn learn(&mut self, member: &Arc<Member>) {
-        let AttachmentKey { network: _, container, ifname } = &member.key;
-        self.members.insert((container.clone(), ifname.clone()), Arc::clone(member));
+        self.members += 1;
         for name in &member.names {
-            let others = self.names.get(name).map(|owned| owned.members.iter()).into_iter().flatten();
-            let members = others.chain([member]).cloned().collect();
-            self.names.insert(Arc::clone(name), Arc::new(Owned::by(members)));
+            let others = self.names.get(name).map(Owned::members).unwrap_or_default();
+            if let Some(owned) = Owned::by(others.iter().chain([member])) {
+                self.names.insert(Arc::clone(name), owned);
+            }
         }
         for addr in &member.addrs {
-            let source = Source { member: Arc::clone(member), others: Box::default() };
-            self.by_addr.insert(*addr, Arc::new(source));
+            self.by_addr.insert(*addr, Source { member: Arc::clone(member), others: None });
         }
     }
 
     fn forget(&mut self, member: &Arc<Member>) {
-        let AttachmentKey { network: _, container, ifname } = &member.key;
-        self.members.remove(&(container.clone(), ifname.clone()));
+        self.members = self.members.saturating_sub(1);
         for name in &member.names {
-            let others = self.names.get(name).map(|owned| owned.members.iter()).into_iter().flatten();
-            let members: Vec<Arc<Member>> = others.filter(|other| other.key != member.key).cloned().collect();
-            if members.is_empty() {
-                self.names.remove(name);
-            } else {
-                self.names.insert(Arc::clone(name), Arc::new(Owned::by(members)));
-            }
+            let all = self.names.get(name).map(Owned::members).unwrap_or_default();
+            match Owned::by(all.iter().filter(|other| other.key != member.key)) {
+                Some(owned) => self.names.insert(Arc::clone(name), owned),
+                None => self.names.remove(name),
+            };
         }
         for addr in &member.addrs {
             // The address may be another's by now: its news overtook the old owner's.
@@ -151,7 +149,27 @@ impl Net {
 }
 
 impl Owned {
-    fn by(members: Vec<Arc<Member>>) -> Self {
+    /// What a name of `members` stands for; nothing if there are none.
+    fn by<'m>(members: impl Iterator<Item = &'m Arc<Member>>) -> Option<Self> {
+        let members: Vec<Arc<Member>> = members.cloned().collect();
+        match members.as_slice() {
+            [] => None,
+            [one] => Some(Self::One(Arc::clone(one))),
+            _ => Some(Self::Several(Arc::new(Group::new(members)))),
+        }
+    }
+
+    /// Whose name it is.
+    pub(super) fn members(&self) -> &[Arc<Member>] {
+        match self {
+            Self::One(member) => std::slice::from_ref(member),
+            Self::Several(group) => &group.members,
+        }
+    }
+}
+
+impl Group {
+    fn new(members: Vec<Arc<Member>>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for addr in members.iter().flat_map(|member| member.addrs.iter()) {
             match addr {

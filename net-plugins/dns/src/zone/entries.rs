@@ -1,6 +1,7 @@
 //! All that is answered, as a list for people.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_types::NetworkName;
 
@@ -14,8 +15,14 @@ impl Zone {
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for (name, net) in self.nets.iter() {
-            let Some(settings) = &net.settings else { continue };
-            entries_of(name, net, settings, &mut entries);
+            if let Some(settings) = &net.settings {
+                entries_of_network(name, settings, &mut entries);
+            }
+        }
+        for member in self.containers.values().flat_map(|members| members.iter()) {
+            if let Some((net, settings)) = self.net(&member.key.network) {
+                entries_of_member(member, net, settings, &mut entries);
+            }
         }
         entries.sort_unstable();
         entries
@@ -23,7 +30,7 @@ impl Zone {
 
     /// The networks on which `addr` is a member's.
     pub(crate) fn networks_of(&self, addr: IpAddr) -> Vec<NetworkName> {
-        let here = |(name, net): (&NetworkName, &std::sync::Arc<Net>)| {
+        let here = |(name, net): (&NetworkName, &Arc<Net>)| {
             let asks = net.by_addr.get(&addr).is_some_and(|source| !source.member.listed_only);
             (asks && net.settings.is_some()).then(|| name.clone())
         };
@@ -35,44 +42,39 @@ impl Zone {
     /// How many networks, members and names there are.
     pub(crate) fn sizes(&self) -> [usize; 3] {
         let sum = |count: fn(&Net) -> usize| self.nets.values().map(|net| count(net)).sum();
-        [self.nets.len(), sum(|net| net.members.len()), sum(|net| net.names.len())]
+        [self.nets.len(), sum(|net| net.members), sum(|net| net.names.len())]
     }
 }
 
-fn entries_of(network: &NetworkName, net: &Net, settings: &Settings, entries: &mut Vec<Entry>) {
+fn entries_of_network(network: &NetworkName, settings: &Settings, entries: &mut Vec<Entry>) {
+    for addr in &settings.listeners {
+        let kind = if addr.is_ipv4() { "A" } else { "AAAA" };
+        for name in ["host.containers.internal", "host.docker.internal"] {
+            entries.push(Entry {
+                network: network.clone(),
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                value: addr.to_string(),
+                ttl: settings.ttl,
+                container: None,
+                why: "the network's gateway".to_owned(),
+            });
+        }
+    }
+}
+
+fn entries_of_member(member: &Member, net: &Net, settings: &Settings, entries: &mut Vec<Entry>) {
     let entry = |name: String, kind: &str, value: String, why: &str| Entry {
-        network: network.clone(),
+        network: member.key.network.clone(),
         name,
         kind: kind.to_owned(),
         value,
         ttl: settings.ttl,
-        container: None,
+        container: Some(member.key.container.clone()),
         why: why.to_owned(),
     };
-    for addr in &settings.listeners {
-        let kind = if addr.is_ipv4() { "A" } else { "AAAA" };
-        for name in ["host.containers.internal", "host.docker.internal"] {
-            entries.push(entry(name.to_owned(), kind, addr.to_string(), "the network's gateway"));
-        }
-    }
-    for member in net.members.values() {
-        let first = entries.len();
-        entries_of_member(member, net, settings, &entry, entries);
-        for entry in entries.iter_mut().skip(first) {
-            entry.container = Some(member.key.container.clone());
-        }
-    }
-}
-
-fn entries_of_member(
-    member: &Member,
-    net: &Net,
-    settings: &Settings,
-    entry: &impl Fn(String, &str, String, &str) -> Entry,
-    entries: &mut Vec<Entry>,
-) {
     for (number, name) in member.names.iter().enumerate() {
-        let shared = net.names.get(name).map_or(1, |owned| owned.members.len());
+        let shared = net.names.get(name).map_or(1, |owned| owned.members().len());
         let mut why = if number == 0 { "its name".to_owned() } else { "another name of it".to_owned() };
         if shared > 1 {
             why = format!("{why}, one of {shared} containers with it");

@@ -26,7 +26,7 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
+use berth_types::{AttachmentKey, ContainerId, NetworkName};
 use ipnetwork::IpNetwork;
 
 pub use answer::{Found, Verdict, Who, Why};
@@ -44,8 +44,8 @@ type Wire = Arc<[u8]>;
 #[derive(Clone, Default)]
 pub struct Zone {
     nets: Map<NetworkName, Arc<Net>>,
-    /// Where each container is, for those who see the names of several networks.
-    containers: Map<ContainerId, Arc<[AttachmentKey]>>,
+    /// Each container's memberships: the one place where all members are.
+    containers: Map<ContainerId, Arc<[Arc<Member>]>>,
 }
 
 /// One network.
@@ -53,9 +53,10 @@ pub struct Zone {
 struct Net {
     /// None while only members are known.
     settings: Option<Arc<Settings>>,
-    members: Map<(ContainerId, IfName), Arc<Member>>,
-    names: Map<Wire, Arc<Owned>>,
-    by_addr: Map<IpAddr, Arc<Source>>,
+    /// How many members it has.
+    members: usize,
+    names: Map<Wire, Owned>,
+    by_addr: Map<IpAddr, Source>,
 }
 
 /// What a network's answers depend on besides its members.
@@ -82,15 +83,22 @@ struct Member {
 }
 
 /// Who has an address on a network.
+#[derive(Clone)]
 struct Source {
     member: Arc<Member>,
-    /// The other networks its container is on.
-    others: Box<[NetworkName]>,
+    /// The other networks its container is on. Most are on none.
+    others: Option<Arc<Vec<NetworkName>>>,
 }
 
-/// What a name stands for: whoever has it, and all their addresses, none of them twice.
-#[derive(Default)]
-struct Owned {
+/// What a name stands for. Most names are one container's, and cost no more than that.
+#[derive(Clone)]
+enum Owned {
+    One(Arc<Member>),
+    Several(Arc<Group>),
+}
+
+/// Several containers with one name, and all their addresses, none of them twice.
+struct Group {
     members: Box<[Arc<Member>]>,
     v4: Box<[Ipv4Addr]>,
     v6: Box<[Ipv6Addr]>,
