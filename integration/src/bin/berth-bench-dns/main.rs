@@ -18,7 +18,7 @@ mod serve;
 mod servers;
 
 use berth_integration::Host;
-use serde_json::json;
+use berth_integration::bench::{Wanted, row};
 
 use servers::{Names, Running};
 
@@ -32,35 +32,6 @@ fn main() {
         (Some("flip"), _) => serve::flip(),
         _ => measure(),
     }
-}
-
-/// What berth is to reach.
-#[derive(Clone, Copy)]
-enum Wanted {
-    /// At most this, in the figure's unit.
-    AtMost(f64),
-    /// At least so many times what it is compared with.
-    Times(f64),
-    /// At most this many units more than what it is compared with.
-    Above(f64),
-    /// Nothing: it is there to be seen.
-    Nothing,
-}
-
-fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
-    let (words, met) = match (wanted, beside) {
-        (Wanted::AtMost(most), _) => (format!("≤ {most} {unit}"), Some(berth <= most)),
-        (Wanted::Times(least), Some((_, other))) => (format!("≥ {least} ×"), Some(berth >= least * other)),
-        (Wanted::Above(most), Some((_, other))) => {
-            (format!("≤ {most} {unit} more"), Some(berth <= other + most))
-        }
-        _ => (String::new(), None),
-    };
-    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
-    println!(
-        "{}",
-        json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})
-    );
 }
 
 fn measure() {
@@ -97,10 +68,10 @@ fn beside_others(host: &Host, names: &Names, berth: &Running) {
     let dnsmasq = servers::dnsmasq(host, names);
     let aardvark = servers::aardvark(host, names);
     let others = [
-        (&aardvark, "aardvark-dns", Wanted::Times(1.35)),
-        (&knot, "Knot", Wanted::Times(0.95)),
+        (&aardvark, "aardvark-dns", Wanted::TimesAtLeast(1.35)),
+        (&knot, "Knot", Wanted::TimesAtLeast(0.95)),
         (&dnsmasq, "dnsmasq", Wanted::Nothing),
-        (&flip, "a bare responder", Wanted::Times(0.85)),
+        (&flip, "a bare responder", Wanted::TimesAtLeast(0.85)),
     ];
     let running: Vec<&Running> =
         [berth].into_iter().chain(others.iter().map(|(server, ..)| *server)).collect();
@@ -117,8 +88,8 @@ fn many(host: &Host) {
     let flip = servers::flip(host);
     let knot = servers::knot(host, &names);
     let rates = rates(host, &names, &[&berth, &knot, &flip]);
-    row("100,000 names", "/s", rates[0], Some(("Knot", rates[1])), Wanted::Times(0.95));
-    row("100,000 names", "/s", rates[0], Some(("a bare responder", rates[2])), Wanted::Times(0.85));
+    row("100,000 names", "/s", rates[0], Some(("Knot", rates[1])), Wanted::TimesAtLeast(0.95));
+    row("100,000 names", "/s", rates[0], Some(("a bare responder", rates[2])), Wanted::TimesAtLeast(0.85));
 }
 
 /// Names that Knot has and berth was told by it.
@@ -133,7 +104,7 @@ fn forwarded(host: &Host, names: &Names, berth: &Running) {
         all[1].push(servers::dnsperf(host, berth, &far.questions));
     }
     let [local, kept] = all.map(median);
-    row("answers of others, kept", "/s", kept, Some(("names of its own", local)), Wanted::Times(0.8));
+    row("answers of others, kept", "/s", kept, Some(("names of its own", local)), Wanted::TimesAtLeast(0.8));
     drop(knot);
 }
 
