@@ -94,8 +94,8 @@ fn input_and_output(host: &Host, plugin: &Socket<'_>) {
         let name = format!("io{round}");
         plugin.post("/VolumeDriver.Create", &json!({"Name": name}));
         let volume = Path::new("/var/lib/berth/volumes").join(&name).join("_data");
-        let own = host.dir().join("berth-disk").join(&name);
-        std::fs::create_dir(&own).unwrap();
+        let own = host.dir().join("berth-disk/own").join(&name).join("_data");
+        std::fs::create_dir_all(&own).unwrap();
         let mut both = [(0, &volume), (1, &own)];
         // Who comes second finds another disk than who comes first.
         if round % 2 == 1 {
