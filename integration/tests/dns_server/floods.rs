@@ -12,8 +12,12 @@ use crate::stage::{dns_test, member, metric, network};
 use crate::upstream::{Scripted, addressed};
 
 /// Sends as fast as it can until told to stop, and reads no answer.
-fn flood(place: &Place, stop: &AtomicBool, mut name: impl FnMut(u64) -> String) -> u64 {
-    let socket = client::socket(place, "10.80.1.1:53");
+fn flood(place: &Place, stop: &AtomicBool, name: impl FnMut(u64) -> String) -> u64 {
+    flood_at(place, "10.80.1.1:53", stop, name)
+}
+
+fn flood_at(place: &Place, target: &str, stop: &AtomicBool, mut name: impl FnMut(u64) -> String) -> u64 {
+    let socket = client::socket(place, target);
     socket.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
     let mut sent = 0;
@@ -113,6 +117,8 @@ fn random_names_that_are_answered_take_no_more_memory_than_they_may() {
     });
 }
 
+/// The flood takes a processor for itself, whoever gets it. So what it costs is measured beside the same flood on a server
+/// that is nothing but a socket.
 #[test]
 fn a_flood_of_local_names_costs_the_others_little() {
     dns_test(|stage| {
@@ -122,20 +128,26 @@ fn a_flood_of_local_names_costs_the_others_little() {
             Change::MemberPut(member(1, "a", 10)),
             Change::MemberPut(member(1, "b", 11)),
         ]);
+        let _bare = Scripted::new(stage.host, "10.80.1.1:5300", |asked, _| vec![asked.message.clone()]);
         let socket = client::socket(&b.container, "10.80.1.1:53");
-        let (calm, lost) = latencies(&socket, "a", 300);
-        assert_eq!(lost, 0);
-        let stop = AtomicBool::new(false);
-        let (busy, lost) = std::thread::scope(|scope| {
-            let flooding = scope.spawn(|| flood(&a.container, &stop, |_| "b".to_owned()));
-            std::thread::sleep(Duration::from_millis(200));
-            let measured = latencies(&socket, "a", 300);
-            stop.store(true, Ordering::Relaxed);
-            assert!(flooding.join().unwrap() > 10_000);
-            measured
-        });
-        // The flood takes a processor for itself as well: on a small machine that alone costs the others some milliseconds.
-        assert_eq!(lost, 0);
-        assert!(busy < (calm * 2).max(Duration::from_millis(20)), "{busy:?}, without the flood {calm:?}");
+        let during = |target: &str| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let flooding = scope.spawn(|| flood_at(&a.container, target, &stop, |_| "b".to_owned()));
+                std::thread::sleep(Duration::from_millis(200));
+                let (took, lost) = latencies(&socket, "a", 200);
+                stop.store(true, Ordering::Relaxed);
+                assert!(flooding.join().unwrap() > 1000);
+                assert_eq!(lost, 0);
+                took
+            })
+        };
+        let mut rounds: Vec<_> = (0..5).map(|_| (during("10.80.1.1:53"), during("10.80.1.1:5300"))).collect();
+        let mut middle = |of: fn(&(Duration, Duration)) -> Duration| {
+            rounds.sort_by_key(of);
+            of(&rounds[rounds.len() / 2])
+        };
+        let (dns, bare) = (middle(|round| round.0), middle(|round| round.1));
+        assert!(dns < bare * 2 + Duration::from_millis(10), "{dns:?}, beside a bare server {bare:?}");
     });
 }

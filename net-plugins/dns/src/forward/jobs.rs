@@ -146,6 +146,11 @@ impl Jobs {
         std::mem::take(&mut *self.lock())
     }
 
+    /// Whether all that was handed in was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         self.admission.lock().total

@@ -84,7 +84,8 @@ impl Forwarder {
         };
         self.resolv.watch(&desk.epoll, RESOLV);
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
-        while !(self.stop.load(Ordering::Acquire) && desk.flights.is_empty()) {
+        // Those who hand in have ended before it is stopped: what they left in the queue is taken too.
+        while !(self.stop.load(Ordering::Acquire) && desk.flights.is_empty() && self.jobs.is_empty()) {
             let limit = self.limit(&mut desk).and_then(|limit| Timespec::try_from(limit).ok());
             events.clear();
             // Interrupted: nothing has happened.
