@@ -57,6 +57,7 @@ fn send(manager: &UnixDatagram, state: &str, socket: Option<BorrowedFd<'_>>) -> 
     if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
         return Err(io::Error::other("no room for a descriptor"));
     }
-    sendmsg(manager, &[io::IoSlice::new(state.as_bytes())], &mut control, SendFlags::empty())?;
+    // A manager that does not read is not waited for: whoever tells it has names to answer.
+    sendmsg(manager, &[io::IoSlice::new(state.as_bytes())], &mut control, SendFlags::DONTWAIT)?;
     Ok(())
 }
