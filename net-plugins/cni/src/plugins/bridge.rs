@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use berth_core::GcRequest;
 use berth_core::request::{Addressing, AttachRequest, Attachment as Attached};
 use berth_netlink::Sandbox;
-use berth_types::{AttachmentKey, MacAddr};
+use berth_types::MacAddr;
 
 use super::bridge_config::{self, BridgeConfig, KEYS};
 use super::error::{of_cleanup, of_core};
 use super::ipam_call::{IpamKind, addressing, delegated_add, delegated_del};
 use super::names::{self, POD_NAME};
-use super::open;
+use super::{all_in_place, collect, key, open};
 use crate::delegate;
 use crate::protocol::error::shortened;
 use crate::protocol::{
@@ -69,22 +68,15 @@ impl Plugin for Bridge {
         }
         let sandbox = sandbox(&request.target.netns)?;
         let mut berth = open(&request.conf.raw)?;
-        let wrong = berth.check(&key(request), &sandbox).map_err(|err| of_core(&err))?;
-        match wrong.split_first() {
-            None => Ok(()),
-            Some((first, rest)) => {
-                Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; ")))
-            }
-        }
+        let wrong = berth
+            .check(&key(&request.conf, &request.target.container, &request.target.ifname), &sandbox)
+            .map_err(|err| of_core(&err))?;
+        all_in_place(&wrong)
     }
 
     fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
         let Request { target, conf, .. } = request;
-        let key = AttachmentKey {
-            network: conf.name.clone(),
-            container: target.container.clone(),
-            ifname: target.ifname.clone(),
-        };
+        let key = key(conf, &target.container, &target.ifname);
         open(&conf.raw)?.detach(&key).map_err(|err| of_cleanup(&err))?;
         match IpamKind::of(conf, &request.path) {
             Ok(IpamKind::Elsewhere(plugin)) => delegate::del(&plugin, request),
@@ -95,14 +87,7 @@ impl Plugin for Bridge {
 
     fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
         let conf = &request.conf;
-        let valid = conf.valid_attachments.as_ref();
-        let gc = GcRequest {
-            network: Some(conf.name.clone()),
-            valid: valid
-                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
-            ..GcRequest::default()
-        };
-        let ours = open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err));
+        let ours = collect(conf);
         match IpamKind::of(conf, &request.path) {
             Ok(IpamKind::Elsewhere(plugin)) => delegate::gc(&plugin, request).and(ours),
             _ => ours,
@@ -117,14 +102,6 @@ impl Plugin for Bridge {
             IpamKind::Elsewhere(plugin) => delegate::status(plugin, request),
             _ => super::ipam::pool_status(&request.conf).map_err(unavailable),
         }
-    }
-}
-
-fn key(request: &Request<Attachment>) -> AttachmentKey {
-    AttachmentKey {
-        network: request.conf.name.clone(),
-        container: request.target.container.clone(),
-        ifname: request.target.ifname.clone(),
     }
 }
 
@@ -157,7 +134,7 @@ fn attach_request(
     } = config;
     AttachRequest {
         network,
-        key: key(request),
+        key: key(&request.conf, &request.target.container, &request.target.ifname),
         sandbox,
         addressing,
         mac,

@@ -1,12 +1,9 @@
 //! `ripam`: berth's pools for any main plugin; drop-in for `host-local`.
 
-use berth_core::GcRequest;
-use berth_types::AttachmentKey;
-
 use super::bridge::sandbox;
 use super::error::{of_cleanup, of_core};
 use super::ipam_call::{address_request, pool_config, resolver_settings};
-use super::open;
+use super::{collect, key, open};
 use crate::protocol::{
     Attachment, CniArgs, CniError, CniResult, Code, Detachment, IpConfig, NetConf, Network, Plugin, Request,
 };
@@ -58,15 +55,7 @@ impl Plugin for Ipam {
     }
 
     fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
-        let conf = &request.conf;
-        let valid = conf.valid_attachments.as_ref();
-        let gc = GcRequest {
-            network: Some(conf.name.clone()),
-            valid: valid
-                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
-            ..GcRequest::default()
-        };
-        open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err))
+        collect(&request.conf)
     }
 
     fn status(&self, request: &Request<Network>) -> Result<(), CniError> {
@@ -88,8 +77,4 @@ pub(super) fn pool_status(conf: &NetConf) -> Result<(), CniError> {
         )
         .with_details("every address is leased; remove containers, or give the network a larger range")),
     }
-}
-
-fn key(conf: &NetConf, container: &berth_types::ContainerId, ifname: &berth_types::IfName) -> AttachmentKey {
-    AttachmentKey { network: conf.name.clone(), container: container.clone(), ifname: ifname.clone() }
 }

@@ -14,11 +14,12 @@ mod rdns;
 
 use std::path::PathBuf;
 
-use berth_core::Berth;
+use berth_core::{Berth, GcRequest};
 use berth_store::Dirs;
+use berth_types::{AttachmentKey, ContainerId, IfName};
 use serde_json::{Map, Value};
 
-use crate::protocol::{CniError, Code, Plugin};
+use crate::protocol::{CniError, CniResult, Code, NetConf, Plugin};
 
 pub use bridge::Bridge;
 pub use host::Host;
@@ -59,4 +60,37 @@ fn open(raw: &Map<String, Value>) -> Result<Berth, CniError> {
     let dirs = Dirs::from_env().map_err(|err| CniError::new(Code::InvalidEnvironment, err.to_string()))?;
     let dirs = Dirs { state: dir("stateDir").unwrap_or(dirs.state), run: dir("runDir").unwrap_or(dirs.run) };
     Berth::open(&dirs).map_err(|err| error::of_core(&err))
+}
+
+/// Whose attachment a request is about.
+fn key(conf: &NetConf, container: &ContainerId, ifname: &IfName) -> AttachmentKey {
+    AttachmentKey { network: conf.name.clone(), container: container.clone(), ifname: ifname.clone() }
+}
+
+/// The result of the plugin before this one.
+fn chained(conf: &NetConf) -> Result<&CniResult, CniError> {
+    conf.prev_result
+        .as_ref()
+        .ok_or_else(|| CniError::new(Code::InvalidConfig, "must be called as chained plugin"))
+}
+
+/// CHECK's answer, by what is not in place.
+fn all_in_place(wrong: &[String]) -> Result<(), CniError> {
+    match wrong.split_first() {
+        None => Ok(()),
+        Some((first, rest)) => {
+            Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; ")))
+        }
+    }
+}
+
+/// GC of what the runtime's list leaves out.
+fn collect(conf: &NetConf) -> Result<(), CniError> {
+    let valid = conf.valid_attachments.as_ref();
+    let gc = GcRequest {
+        network: Some(conf.name.clone()),
+        valid: valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
+        ..GcRequest::default()
+    };
+    open(&conf.raw)?.gc(&gc).map(drop).map_err(|err| error::of_cleanup(&err))
 }

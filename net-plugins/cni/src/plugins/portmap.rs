@@ -2,17 +2,15 @@
 
 use std::path::Path;
 
-use berth_core::GcRequest;
 use berth_core::request::PublishRequest;
 use berth_netlink::Sandbox;
-use berth_types::{AttachmentKey, IfName};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::bridge_config::port_request;
 use super::error::{of_cleanup, of_core};
-use super::open;
+use super::{all_in_place, chained, collect, key, open};
 use crate::protocol::keys::Kind::Leaf;
 use crate::protocol::{
     Attachment, CniError, CniResult, Code, Detachment, NetConf, Network, Plugin, Request, Shape,
@@ -82,12 +80,7 @@ impl Plugin for PortMap {
         let before = chained(&request.conf)?;
         let Some(publish) = publish_request(&wire, before, request) else { return Ok(()) };
         let missing = open(&request.conf.raw)?.check_published(&publish).map_err(|err| of_core(&err))?;
-        match missing.split_first() {
-            None => Ok(()),
-            Some((first, rest)) => {
-                Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; ")))
-            }
-        }
+        all_in_place(&missing)
     }
 
     fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
@@ -97,15 +90,7 @@ impl Plugin for PortMap {
     }
 
     fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
-        let conf = &request.conf;
-        let valid = conf.valid_attachments.as_ref();
-        let gc = GcRequest {
-            network: Some(conf.name.clone()),
-            valid: valid
-                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
-            ..GcRequest::default()
-        };
-        open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err))
+        collect(&request.conf)
     }
 
     fn status(&self, request: &Request<Network>) -> Result<(), CniError> {
@@ -129,16 +114,6 @@ fn parse(conf: &NetConf) -> Result<Wire, CniError> {
             .with_details("it names an iptables chain, and berth uses none"));
     }
     Ok(wire)
-}
-
-fn chained(conf: &NetConf) -> Result<&CniResult, CniError> {
-    conf.prev_result
-        .as_ref()
-        .ok_or_else(|| CniError::new(Code::InvalidConfig, "must be called as chained plugin"))
-}
-
-fn key(conf: &NetConf, container: &berth_types::ContainerId, ifname: &IfName) -> AttachmentKey {
-    AttachmentKey { network: conf.name.clone(), container: container.clone(), ifname: ifname.clone() }
 }
 
 /// What is to be published; nothing where no port is asked for or the container has no address.

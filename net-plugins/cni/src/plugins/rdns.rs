@@ -7,19 +7,16 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use berth_core::GcRequest;
 use berth_core::names::{NamesRequest, NetworkNames};
 use berth_netlink::Sandbox;
-use berth_types::AttachmentKey;
 use serde::Deserialize;
 
 use super::error::{of_cleanup, of_core};
 use super::names::{self, EMBEDDED_DNS, POD_NAME};
-use super::open;
+use super::{all_in_place, chained, collect, key, open};
 use crate::protocol::keys::Kind::{Leaf, Object};
 use crate::protocol::{
-    Attachment, CniArgs, CniError, CniResult, Code, Detachment, IpConfig, NetConf, Network, Plugin, Request,
-    Shape,
+    Attachment, CniArgs, CniError, CniResult, Detachment, IpConfig, NetConf, Network, Plugin, Request, Shape,
 };
 
 /// The plugin's own keys: `dnsname`'s, and `rbridge`'s block.
@@ -64,45 +61,22 @@ impl Plugin for Rdns {
     fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
         let wanted = names_request(chained(&request.conf)?, request)?;
         let wrong = open(&request.conf.raw)?.check_names(&wanted.key).map_err(|err| of_core(&err))?;
-        match wrong.split_first() {
-            None => Ok(()),
-            Some((first, rest)) => {
-                Err(CniError::new(Code::CheckFailed, first.clone()).with_details(rest.join("; ")))
-            }
-        }
+        all_in_place(&wrong)
     }
 
     fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
         let Request { target, conf, .. } = request;
-        let key = AttachmentKey {
-            network: conf.name.clone(),
-            container: target.container.clone(),
-            ifname: target.ifname.clone(),
-        };
+        let key = key(conf, &target.container, &target.ifname);
         open(&conf.raw)?.names_del(&key).map_err(|err| of_cleanup(&err))
     }
 
     fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
-        let conf = &request.conf;
-        let valid = conf.valid_attachments.as_ref();
-        let gc = GcRequest {
-            network: Some(conf.name.clone()),
-            valid: valid
-                .map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect()),
-            ..GcRequest::default()
-        };
-        open(&conf.raw)?.gc(&gc).map(|_| ()).map_err(|err| of_cleanup(&err))
+        collect(&request.conf)
     }
 
     fn status(&self, request: &Request<Network>) -> Result<(), CniError> {
         network_names(&request.conf).map(|_| ())
     }
-}
-
-fn chained(conf: &NetConf) -> Result<&CniResult, CniError> {
-    conf.prev_result
-        .as_ref()
-        .ok_or_else(|| CniError::new(Code::InvalidConfig, "must be called as chained plugin"))
 }
 
 /// `dnsname`'s keys over the block's.
@@ -128,11 +102,7 @@ fn names_request(before: &CniResult, request: &Request<Attachment>) -> Result<Na
             .is_none_or(|link| link.sandbox.as_deref().is_some_and(|path| !path.is_empty()))
     };
     Ok(NamesRequest {
-        key: AttachmentKey {
-            network: conf.name.clone(),
-            container: target.container.clone(),
-            ifname: target.ifname.clone(),
-        },
+        key: key(conf, &target.container, &target.ifname),
         network: network_names(conf)?,
         member,
         addresses: before.ips.iter().filter(inside).map(|ip| (ip.address, ip.gateway)).collect(),
@@ -165,7 +135,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::Reading;
+    use crate::protocol::{Code, Reading};
 
     fn conf(more: serde_json::Value) -> NetConf {
         let mut conf = json!({"cniVersion": "0.4.0", "name": "n0", "type": "dnsname"});
