@@ -103,11 +103,7 @@ impl HostLock {
 
     /// For taking them away, if nobody is just coming.
     pub fn try_exclusive(dirs: &Dirs) -> Result<Option<Self>, LockError> {
-        match FileLock::take(&Self::path(dirs), Mode::Exclusive, Duration::ZERO) {
-            Ok(lock) => Ok(Some(Self(lock))),
-            Err(LockError::Held { .. }) => Ok(None),
-            Err(err) => Err(err),
-        }
+        Ok(FileLock::try_exclusive(&Self::path(dirs))?.map(Self))
     }
 
     /// Releases an exclusive lock and removes its file.
@@ -160,11 +156,7 @@ impl NamesLock {
 
     /// For a server that wants to end, if nobody is just looking for one.
     pub fn try_exclusive(dirs: &Dirs) -> Result<Option<Self>, LockError> {
-        match FileLock::take(&Self::path(dirs), Mode::Exclusive, Duration::ZERO) {
-            Ok(lock) => Ok(Some(Self(lock))),
-            Err(LockError::Held { .. }) => Ok(None),
-            Err(err) => Err(err),
-        }
+        Ok(FileLock::try_exclusive(&Self::path(dirs))?.map(Self))
     }
 
     /// Releases the lock and removes its file.
@@ -220,11 +212,7 @@ impl RulesLock {
 
     /// Takes the lock if nobody holds it.
     pub fn try_exclusive(dirs: &Dirs) -> Result<Option<Self>, LockError> {
-        match FileLock::take(&Self::path(dirs), Mode::Exclusive, Duration::ZERO) {
-            Ok(lock) => Ok(Some(Self(lock))),
-            Err(LockError::Held { .. }) => Ok(None),
-            Err(err) => Err(err),
-        }
+        Ok(FileLock::try_exclusive(&Self::path(dirs))?.map(Self))
     }
 
     fn path(dirs: &Dirs) -> PathBuf {
@@ -247,6 +235,15 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
+    /// An exclusive lock, if nobody holds it.
+    fn try_exclusive(path: &Path) -> Result<Option<Self>, LockError> {
+        match Self::take(path, Mode::Exclusive, Duration::ZERO) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Held { .. }) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
     /// Takes the lock of `path`, waiting for at most `wait`. flock has no timeout of its own, hence the polling; it
     /// starts at 50 µs and never sleeps more than 2 ms, so that a released lock does not stay idle.
     pub(crate) fn take(path: &Path, mode: Mode, wait: Duration) -> Result<Self, LockError> {
