@@ -22,10 +22,15 @@ impl<'h> Podman<'h> {
     fn new(host: &'h Host) -> Self {
         let podman = Self { host, dir: host.dir().join("podman"), cgroup: Cgroup::new() };
         std::fs::create_dir_all(&podman.dir).unwrap();
-        let conf = "
+        // Where netavark is installed, podman locks its directory of networks even for containers that have none.
+        let networks = podman.dir.join("networks");
+        let conf = format!(
+            "
 [containers]
 default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]
 netns = \"none\"
+[network]
+network_config_dir = {networks:?}
 [engine]
 cgroup_manager = \"cgroupfs\"
 events_logger = \"none\"
@@ -33,7 +38,8 @@ lock_type = \"file\"
 runtime = \"runc\"
 [engine.volume_plugins]
 rvolume = \"/run/docker/plugins/rvolume.sock\"
-";
+"
+        );
         std::fs::write(podman.dir.join("containers.conf"), conf).unwrap();
         let layer = layer(host, &podman.dir);
         podman.cmd(&format!("import {} localhost/busybox", layer.display())).run();
