@@ -14,13 +14,15 @@ mod mac;
 mod name;
 mod port;
 mod route;
+mod vni;
 mod volume;
 
 pub use attachment::{AddressLease, AttachmentKey};
 pub use hash::{fnv64, host_ifname};
 pub use identity::{BootId, SandboxId};
 pub use mac::{MacAddr, MacParseError};
-pub use name::{ContainerId, IfName, NameError, NetworkName};
+pub use name::{ContainerId, IfName, NameError, NetworkName, NodeName};
 pub use port::{Family, PortParseError, Proto, PublishedPort};
 pub use route::{Dns, Route};
+pub use vni::{Vni, VniError};
 pub use volume::{VolumeName, VolumeNameError};

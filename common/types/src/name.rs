@@ -106,6 +106,23 @@ impl NetworkName {
     }
 }
 
+/// A node's name in a cluster, by the same rule as [`ContainerId`]; usually the host's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// Parses `text` as a node's name.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        cni_name(text.into(), "node name").map(Self)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`: no length limit, so hash before putting one into a kernel name.
 fn cni_name(name: String, kind: &'static str) -> Result<String, NameError> {
     let mut bytes = name.bytes();
@@ -159,6 +176,7 @@ macro_rules! name_traits {
 name_traits!(IfName);
 name_traits!(ContainerId);
 name_traits!(NetworkName);
+name_traits!(NodeName);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The real kernel as what a plan is applied to.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use berth_netlink::sysctl::{self, SysctlError, SysctlKey};
@@ -191,8 +192,15 @@ impl<'a> Kernel<'a> {
 /// Addresses of a gateway and of a container are nobody else's: the records see to it.
 const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
 
-/// How long a port may take to forward; it is a matter of microseconds.
-const CARRIER_WAIT: Duration = Duration::from_millis(100);
+/// How long a link or an address may take to come into effect; it is a matter of microseconds, or of milliseconds on a
+/// machine that is busy.
+const EFFECT_WAIT: Duration = Duration::from_millis(100);
+
+/// Waits until the link with `index` passes packets and those for `addresses`, of its namespace, are taken in.
+fn await_packets(netlink: &Netlink, index: u32, addresses: &[Ipv6Addr]) -> Result<(), NetlinkError> {
+    netlink.link_await_up(index, EFFECT_WAIT)?;
+    addresses.iter().try_for_each(|addr| netlink.address_await_local((*addr).into(), EFFECT_WAIT).map(drop))
+}
 
 /// A container's route as the kernel takes it, with berth's own protocol number.
 pub(crate) fn route_spec(route: &Route, oif: u32) -> RouteSpec {
@@ -389,20 +397,16 @@ impl Apply for Kernel<'_> {
                 self.sandbox_route_add(link, route)?;
                 Ok(Undo::Nothing)
             }
-            Step::AwaitForwarding { link, port, bridge } => {
-                let index = self.inside_index(link)?;
+            Step::AwaitForwarding { link, port, bridge, addresses, gateways } => {
                 let (port, bridge) = (self.index(port)?, self.index(bridge)?);
+                let inside = (self.inside()?.1, self.inside_index(link)?, addresses.as_slice());
+                let outside = [(&self.host, port, [].as_slice()), (&self.host, bridge, gateways.as_slice())];
                 // What is sent before is lost: the container's first question or answer, or the host's. The next is a second
                 // later, which is slow and no reason to fail.
-                let passing = self.host.link_await_up(port, CARRIER_WAIT).and_then(|_| {
-                    self.host.link_await_up(bridge, CARRIER_WAIT)?;
-                    match &self.sandbox {
-                        Some((_, netlink)) => netlink.link_await_up(index, CARRIER_WAIT).map(drop),
-                        None => Ok(()),
+                for (netlink, index, addresses) in outside.into_iter().chain([inside]) {
+                    if let Err(err) = await_packets(netlink, index, addresses) {
+                        tracing::warn!(%err, "not awaited");
                     }
-                });
-                if let Err(err) = passing {
-                    tracing::warn!(%err, "not awaited");
                 }
                 Ok(Undo::Nothing)
             }

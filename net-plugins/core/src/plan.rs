@@ -4,6 +4,7 @@
 //! (no instant with less isolation than declared), router advertisements are refused before the bridge is up.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
 
 use berth_netlink::sysctl::SysctlKey;
 use berth_netlink::{Link, LinkKind};
@@ -378,6 +379,12 @@ pub fn plan_attachment(
             link: spec.key.ifname.clone(),
             port: record.host_ifname.clone(),
             bridge: network.bridge.clone(),
+            addresses: match spec.duplicate_detection {
+                DuplicateDetection::Off => spec.leases.iter().filter_map(|lease| v6(lease.address)).collect(),
+                // A second and more: who asks for it waits for it.
+                DuplicateDetection::On => Vec::new(),
+            },
+            gateways: network.gateways.iter().copied().filter_map(v6).collect(),
         });
         // Flooded to every port of the bridge, which is not for nothing beside a thousand of them: only where a neighbour
         // may know the address by another MAC (docs/adr/0003-mac-addresses-made-of-addresses.md).
@@ -386,6 +393,13 @@ pub fn plan_attachment(
         }
     }
     plan
+}
+
+fn v6(address: IpNetwork) -> Option<Ipv6Addr> {
+    match address.ip() {
+        IpAddr::V6(addr) => Some(addr),
+        IpAddr::V4(_) => None,
+    }
 }
 
 fn port_vlans(plan: &mut Plan, port: &IfName, vlan: &Vlan) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use berth_netlink::sysctl::SysctlKey;
 use berth_nft::Element;
@@ -150,7 +151,8 @@ pub enum Step {
         /// The route; its gateway is filled in.
         route: Route,
     },
-    /// Waits until packets pass between the container and the bridge: the kernel puts carriers into effect in its own time.
+    /// Waits until packets pass between the container and the bridge, and are taken in for their addresses: the kernel puts
+    /// carriers and IPv6 addresses into effect in its own time.
     AwaitForwarding {
         /// The link in the sandbox.
         link: IfName,
@@ -158,6 +160,10 @@ pub enum Step {
         port: IfName,
         /// The bridge: its carrier is that of its first port.
         bridge: IfName,
+        /// IPv6 addresses in the sandbox.
+        addresses: Vec<Ipv6Addr>,
+        /// IPv6 addresses of the bridge.
+        gateways: Vec<Ipv6Addr>,
     },
     /// Tells the neighbours whose addresses these are now.
     Announce {
@@ -298,8 +304,9 @@ impl fmt::Display for Step {
                 route.gw.iter().try_for_each(|gw| write!(f, " via {gw}"))?;
                 write!(f, " on {link}")
             }
-            Self::AwaitForwarding { link, port, bridge } => {
-                write!(f, "wait until {link}, {port} and {bridge} pass packets")
+            Self::AwaitForwarding { link, port, bridge, addresses, gateways } => {
+                write!(f, "wait until {link}, {port} and {bridge} pass packets")?;
+                addresses.iter().chain(gateways).try_for_each(|addr| write!(f, ", for {addr} too"))
             }
             Self::Announce { link, mac } => write!(f, "sandbox: announce {link} at {mac}"),
             Self::ConntrackFlush(port) => write!(f, "conntrack flush {port}"),

@@ -5,12 +5,12 @@
 //! decode, so lists are read here, over a plain socket: an interrupted one is read again, at most [`ATTEMPTS`] times,
 //! and one with an undecodable entry is an error. Nothing ever acts on a partial list.
 //!
-//! The same socket waits for changes of links ([`DumpSocket::watch_links`]): what it receives then has no sequence
-//! number of a list, so a list that is read afterwards passes it over.
+//! The same socket waits for changes ([`DumpSocket::watch`]): what it receives then has no sequence number of a list, so
+//! a list that is read afterwards passes it over.
 
 use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
@@ -30,8 +30,15 @@ const ATTEMPTS: u32 = 20;
 /// Larger than any piece the kernel sends: `netlink_dump` in net/netlink/af_netlink.c allocates at most 32 KiB.
 const PIECE_MAX: usize = 64 * 1024;
 
-/// `RTNLGRP_LINK` of linux/rtnetlink.h.
-const RTNLGRP_LINK: u32 = 1;
+/// What there can be news of, by its number in linux/rtnetlink.h.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum News {
+    /// `RTNLGRP_LINK`.
+    Links = 1,
+    /// `RTNLGRP_IPV6_ROUTE`.
+    Ipv6Routes = 11,
+}
 
 /// A blocking socket for lists. One list is read at a time: it is not `Sync`.
 pub(crate) struct DumpSocket {
@@ -66,10 +73,32 @@ impl DumpSocket {
         Err(NetlinkError::Interrupted { operation, attempts: ATTEMPTS })
     }
 
-    /// Receives a notification of every change of a link, until the value is dropped.
-    pub(crate) fn watch_links(&self) -> Result<LinkWatch<'_>, NetlinkError> {
-        self.socket.add_membership(RTNLGRP_LINK).map_err(|source| failed("watch", source))?;
-        Ok(LinkWatch { socket: &self.socket })
+    /// Waits until `holds`, at most `timeout`, looking again at all `news`. Whether it does.
+    pub(crate) fn await_that(
+        &self,
+        news: News,
+        timeout: Duration,
+        holds: impl Fn() -> Result<bool, NetlinkError>,
+    ) -> Result<bool, NetlinkError> {
+        if holds()? {
+            return Ok(true);
+        }
+        let start = Instant::now();
+        let watch = self.watch(news)?;
+        // Looks after it began to listen, so that no change falls between the two.
+        while !holds()? {
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() || !watch.wait(left)? {
+                return holds();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Receives a notification of every change in `news`, until the value is dropped.
+    fn watch(&self, news: News) -> Result<Watch<'_>, NetlinkError> {
+        self.socket.add_membership(news as u32).map_err(|source| failed("watch", source))?;
+        Ok(Watch { socket: &self.socket, news })
     }
 
     fn read_once(&self, request: RouteNetlinkMessage) -> Result<Outcome, Fault> {
@@ -99,14 +128,15 @@ impl DumpSocket {
     }
 }
 
-/// Waits for changes of links.
-pub(crate) struct LinkWatch<'a> {
+/// Waits for changes.
+struct Watch<'a> {
     socket: &'a Socket,
+    news: News,
 }
 
-impl LinkWatch<'_> {
-    /// Waits until some link of the namespace changes; false if none does within `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) -> Result<bool, NetlinkError> {
+impl Watch<'_> {
+    /// Waits until something of the namespace changes; false if nothing does within `timeout`.
+    fn wait(&self, timeout: Duration) -> Result<bool, NetlinkError> {
         let timeout =
             Timespec::try_from(timeout).map_err(|_| failed("watch", io::Error::from(Errno::INVAL)))?;
         let mut polled = [PollFd::new(self.socket, PollFlags::IN)];
@@ -124,10 +154,10 @@ impl LinkWatch<'_> {
     }
 }
 
-impl Drop for LinkWatch<'_> {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
         // It cannot fail for a group that was joined; and if it did, lists pass notifications over.
-        let _ = self.socket.drop_membership(RTNLGRP_LINK);
+        let _ = self.socket.drop_membership(self.news as u32);
     }
 }
 

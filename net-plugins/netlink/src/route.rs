@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_types::Family;
 use ipnetwork::IpNetwork;
@@ -13,6 +14,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
+use crate::dump::News;
 use crate::error::NetlinkError;
 use crate::link::{Link, present};
 use crate::netlink::Netlink;
@@ -242,6 +244,19 @@ impl Netlink {
             let is_local = message.header.kind == RouteType::Local;
             oif.map(|oif| RouteLookup { oif, gateway, source, is_local })
         }))
+    }
+
+    /// Waits until packets to `addr`, an address of this namespace, are taken in, at most `timeout`. Whether they are.
+    ///
+    /// An IPv6 address is in use at once where duplicates are not looked for, but its local route is made by a work queue
+    /// (`addrconf_dad_work` of net/ipv6/addrconf.c): what arrives before is dropped, and asked for again a second later.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError::Socket`], or as [`Netlink::route_get`].
+    pub fn address_await_local(&self, addr: IpAddr, timeout: Duration) -> Result<bool, NetlinkError> {
+        let is_local = || Ok(self.route_get(addr)?.is_some_and(|lookup| lookup.is_local));
+        self.lists.await_that(News::Ipv6Routes, timeout, is_local)
     }
 
     /// The link by which `addr` is reached from here. None if it cannot be reached.

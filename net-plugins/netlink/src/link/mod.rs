@@ -12,13 +12,14 @@ pub use veth::{VethPair, VethSpec};
 pub use vlan::{VlanFlags, VlanTarget, vlan_filtering_supported};
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_types::{IfName, MacAddr};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rustix::io::Errno;
 
+use crate::dump::News;
 use crate::error::{Failure, NetlinkError};
 use crate::netlink::Netlink;
 
@@ -181,19 +182,7 @@ impl Netlink {
     /// [`NetlinkError::Socket`], or as [`Netlink::link_by_index`]; no link is no error, it does not pass packets.
     pub fn link_await_up(&self, index: u32, timeout: Duration) -> Result<bool, NetlinkError> {
         let passes = || Ok(self.link_by_index(index)?.is_some_and(|link| link.oper_state == OperState::Up));
-        if passes()? {
-            return Ok(true);
-        }
-        let start = Instant::now();
-        let watch = self.lists.watch_links()?;
-        // Looks after it began to listen, so that no change falls between the two.
-        while !passes()? {
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() || !watch.wait(left)? {
-                return passes();
-            }
-        }
-        Ok(true)
+        self.lists.await_that(News::Links, timeout, passes)
     }
 
     fn link_get(
