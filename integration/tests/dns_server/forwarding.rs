@@ -340,7 +340,7 @@ fn the_hosts_list_is_followed_by_rename_by_write_and_by_link() {
         stage.resolv_conf(&[upstreams[0].addr]);
         let _server = stage.serve([Change::NetworkPut(network(1)), Change::MemberPut(member(1, "a", 10))]);
         let answers = |number: u8| {
-            eventually(Duration::from_secs(3), || {
+            eventually(Duration::from_secs(10), || {
                 let found = a.short(1, &format!("x{}.example.org", rand()));
                 if found == [format!("192.0.2.{number}")] {
                     Ok(())
@@ -365,7 +365,7 @@ fn the_hosts_list_is_followed_by_rename_by_write_and_by_link() {
         std::fs::rename(dir.join("real/new"), dir.join("real/stub")).unwrap();
         answers(5);
         std::fs::remove_file(&file).unwrap();
-        eventually(Duration::from_secs(3), || {
+        eventually(Duration::from_secs(10), || {
             let answer = a.dig(1, &format!("x{}.example.org", rand()));
             if answer.contains("status: SERVFAIL") { Ok(()) } else { Err(answer) }
         });

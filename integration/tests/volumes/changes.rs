@@ -165,7 +165,8 @@ fn contents_are_shared_where_the_file_system_can() {
         for number in 0..6 {
             run(host, &format!("clone v w{number}"));
         }
-        assert!(before - crate::free(&state) < 30 << 20);
+        // btrfs may have given back meanwhile what it had set aside for itself.
+        assert!(before.saturating_sub(crate::free(&state)) < 30 << 20);
         host.run(&format!("cmp {0}/v/_data/file {0}/w5/_data/file", volumes_dir(host).display()));
         run(host, "rm --yes v w0 w1 w2 w3 w4 w5");
         host.run(&format!("umount {}", state.display()));

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a benchmark: whatever goes wrong ends it")]
 
+mod repair;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
@@ -28,6 +30,7 @@ fn main() {
     one_container();
     parallel(100, 16);
     full_pool();
+    repair::measure();
 }
 
 /// One container with one port: beside the peers, with 200 ports, and beside 1,000 others.
