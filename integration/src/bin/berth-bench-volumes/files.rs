@@ -85,7 +85,7 @@ fn archives(host: &Host, plugin: &Socket<'_>, data: &Path, megabytes: f64) {
 
 /// Who comes second finds another disk than who comes first, so they take turns in that too.
 fn in_turn(round: usize, ours: impl FnOnce(), theirs: impl FnOnce()) -> (Duration, Duration) {
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         let ours = timed(ours);
         (ours, timed(theirs))
     } else {
