@@ -31,11 +31,15 @@ pub(crate) fn measure() {
 fn port_after(host: &Host, damage: &str) -> Duration {
     let container = host.container("served");
     let cni = host.cni();
-    let call = cni.conf(conf(1)).container(&container).id("served");
+    let mut conf = conf(1);
+    // By which the container answers an address of the host that is not its gateway's.
+    conf["isDefaultGateway"] = true.into();
+    let call = cni.conf(conf).container(&container).id("served");
     succeeded(call.add());
     let server = container.serve_tcp(80, "served");
-    let probe = Probe::tcp("192.0.2.2:20000").timeout(Duration::from_millis(20));
+    let probe = Probe::tcp("192.0.2.2:20000");
     host.probe(&probe).all_from("served");
+    let probe = probe.timeout(Duration::from_millis(20));
     host.run(damage);
     let started = Instant::now();
     let took = until(started, || host.probe(&probe).succeeded() == 1);
