@@ -35,7 +35,11 @@ fn main() {
 
 /// One container with one port: beside the peers, with 200 ports, and beside 1,000 others.
 fn one_container() {
-    let (add, del) = one_port(1);
+    beside(1, beside_the_peers);
+}
+
+fn beside_the_peers(host: &Host) {
+    let (add, del) = rounds(host, 1);
     row("ADD, bridge + IPAM + 1 port", "ms", add, None, Wanted::AtMost(6.0));
     if Path::new("/usr/lib/cni/bridge").exists() {
         let (reference_add, reference_del) = one_port_reference();
@@ -61,12 +65,13 @@ fn one_container() {
         Some(("`ip link del` of such a veth", bare_link_del())),
         Wanted::Times(1.25),
     );
-    let (many_add, many_del) = one_port(200);
-    row("ADD with 200 ports", "ms", many_add, Some(("with 1 port", add)), Wanted::Times(1.5));
-    row("DEL with 200 ports", "ms", many_del, Some(("with 1 port", del)), Wanted::Times(1.5));
-    let (crowded_add, crowded_del) = crowded(1000);
-    row("ADD beside 1,000 attachments", "ms", crowded_add, Some(("alone", add)), Wanted::Times(1.2));
-    row("DEL beside 1,000 attachments", "ms", crowded_del, Some(("alone", del)), Wanted::Times(1.2));
+    let (many, alone) = in_turn((host, 200), (host, 1));
+    row("ADD with 200 ports", "ms", many.0, Some(("with 1 port, in turn", alone.0)), Wanted::Times(1.5));
+    row("DEL with 200 ports", "ms", many.1, Some(("with 1 port, in turn", alone.1)), Wanted::Times(1.5));
+    let (crowded, alone) = beside(1000, |crowded| in_turn((crowded, 1), (host, 1)));
+    let name = "beside one, in turn";
+    row("ADD beside 1,000 attachments", "ms", crowded.0, Some((name, alone.0)), Wanted::Times(1.2));
+    row("DEL beside 1,000 attachments", "ms", crowded.1, Some((name, alone.1)), Wanted::Times(1.2));
 }
 
 /// Where podman keeps its program, if it is installed.
@@ -119,23 +124,42 @@ fn version() {
     row("VERSION", "ms", median(ours), Some(("`/bin/true`", median(bare))), Wanted::Above(1.5));
 }
 
-/// ADD and DEL of one container, beside one that keeps the network in place.
-fn one_port(ports: u16) -> (f64, f64) {
+/// Does `work` on a host on which so many containers are attached already.
+fn beside<T>(count: usize, work: impl FnOnce(&Host) -> T) -> T {
     let host = Host::new();
-    let standing = host.container("standing");
     let cni = host.cni();
-    cni.conf(conf(0)).container(&standing).id("standing").add().ok();
-    rounds(&host, &cni, ports)
+    let standing: Vec<_> = (0..count).map(|number| host.container(&format!("s{number}"))).collect();
+    for (number, container) in standing.iter().enumerate() {
+        cni.conf(conf(0)).container(container).id(&format!("s{number}")).add().ok();
+    }
+    work(&host)
 }
 
-fn rounds(host: &Host, cni: &Cni<'_>, ports: u16) -> (f64, f64) {
-    let (mut adds, mut dels) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let container = host.container(&format!("r{round}"));
-        let call = cni.conf(conf(ports)).container(&container).id(&format!("r{round}"));
-        adds.push(succeeded(call.add()));
-        dels.push(succeeded(call.del()));
-    }
+/// Medians of ADD and DEL.
+type AddDel = (f64, f64);
+
+/// ADD and DEL of one container with so many ports.
+fn rounds(host: &Host, ports: u16) -> AddDel {
+    medians((0..ROUNDS).map(|round| once(host, round, ports)).collect())
+}
+
+/// The same of two, taking turns: what else the machine does meets both.
+fn in_turn(one: (&Host, u16), other: (&Host, u16)) -> (AddDel, AddDel) {
+    let round = |round: usize| (once(one.0, round, one.1), once(other.0, round, other.1));
+    let (ones, others) = (0..ROUNDS).map(round).unzip();
+    (medians(ones), medians(others))
+}
+
+fn once(host: &Host, round: usize, ports: u16) -> (Duration, Duration) {
+    let id = format!("r{round}");
+    let container = host.container(&id);
+    let cni = host.cni();
+    let call = cni.conf(conf(ports)).container(&container).id(&id);
+    (succeeded(call.add()), succeeded(call.del()))
+}
+
+fn medians(times: Vec<(Duration, Duration)>) -> AddDel {
+    let (adds, dels) = times.into_iter().unzip();
     (median(adds), median(dels))
 }
 
@@ -232,17 +256,6 @@ fn bare_link_del() -> f64 {
         dels.push(host.line(&format!("ip link del vh{round}")).output().elapsed);
     }
     median(dels)
-}
-
-/// ADD and DEL with `count` attachments standing.
-fn crowded(count: usize) -> (f64, f64) {
-    let host = Host::new();
-    let cni = host.cni();
-    let containers: Vec<Container<'_>> = (0..count).map(|i| host.container(&format!("s{i}"))).collect();
-    for (i, container) in containers.iter().enumerate() {
-        cni.conf(conf(0)).container(container).id(&format!("s{i}")).add().ok();
-    }
-    rounds(&host, &cni, 1)
 }
 
 /// `count` ADDs and DELs, `width` at a time.

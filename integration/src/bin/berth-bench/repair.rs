@@ -33,7 +33,7 @@ fn port_after(host: &Host, damage: &str) -> Duration {
     let cni = host.cni();
     let mut conf = conf(1);
     // By which the container answers an address of the host that is not its gateway's.
-    conf["isDefaultGateway"] = true.into();
+    conf.as_object_mut().unwrap().insert("isDefaultGateway".to_owned(), true.into());
     let call = cni.conf(conf).container(&container).id("served");
     succeeded(call.add());
     let server = container.serve_tcp(80, "served");
