@@ -62,8 +62,8 @@ fn archives(host: &Host, plugin: &Socket<'_>, data: &Path, megabytes: f64) {
             let (out, theirs) = (out.display(), theirs.display());
             host.run(&format!("tar --xattrs -C {out} -xpf {theirs} && sync -f {out}"));
         };
-        let (one, two) = in_turn(round, export_it, pack_it);
-        let (three, four) = in_turn(round, import_it, unpack_it);
+        let (one, two) = in_turn(host, round, &export_it, &pack_it);
+        let (three, four) = in_turn(host, round, &import_it, &unpack_it);
         plugin.post("/VolumeDriver.Remove", &json!({"Name": "w"}));
         std::fs::remove_dir_all(&out).unwrap();
         for file in [&ours, &theirs] {
@@ -83,14 +83,18 @@ fn archives(host: &Host, plugin: &Socket<'_>, data: &Path, megabytes: f64) {
     row("`volume import`, checked", "MB/s", import, Some((untar, unpack)), Wanted::TimesAtLeast(0.9));
 }
 
-/// Who comes second finds another disk than who comes first, so they take turns in that too.
-fn in_turn(round: usize, ours: impl FnOnce(), theirs: impl FnOnce()) -> (Duration, Duration) {
+/// Times of both. Each begins with nothing of the other's still to be written, and they take turns in who begins.
+fn in_turn(host: &Host, round: usize, ours: &dyn Fn(), theirs: &dyn Fn()) -> (Duration, Duration) {
+    let settled = |work: &dyn Fn()| {
+        host.run(&format!("sync -f {}", host.dir().join("berth-disk").display()));
+        timed(work)
+    };
     if round.is_multiple_of(2) {
-        let ours = timed(ours);
-        (ours, timed(theirs))
+        let ours = settled(ours);
+        (ours, settled(theirs))
     } else {
-        let theirs = timed(theirs);
-        (timed(ours), theirs)
+        let theirs = settled(theirs);
+        (settled(ours), theirs)
     }
 }
 
