@@ -58,9 +58,12 @@ impl Resolv {
         self.again.is_some_and(|again| again <= Instant::now())
     }
 
-    /// Reads it again. Returns the servers if they are others than before.
-    pub(crate) fn read(&mut self) -> Option<Option<Arc<Servers>>> {
-        self.again = None;
+    /// Reads it again, watched by `epoll` under `number`. Returns the servers if they are others than before.
+    ///
+    /// It is watched first and read then: what happens to it in between is news once more, and nothing is missed.
+    pub(crate) fn refresh(&mut self, epoll: &OwnedFd, number: u64) -> Option<Option<Arc<Servers>>> {
+        self.watch(epoll, number);
+        self.again = self.inotify.is_none().then(|| Instant::now() + BLIND);
         let servers = read(&self.path);
         if servers.is_none() && self.current.is_some() && !self.doubted {
             self.doubted = true;
@@ -78,20 +81,21 @@ impl Resolv {
         Some(self.current.clone())
     }
 
-    /// Watches the file, with `epoll` under `number`. What happened so far is done with.
-    pub(crate) fn watch(&mut self, epoll: &OwnedFd, number: u64) {
+    /// Watches the folders that lead to the file. What happened so far is done with.
+    fn watch(&mut self, epoll: &OwnedFd, number: u64) {
         if let Some(inotify) = &self.inotify {
             let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
             let mut reader = inotify::Reader::new(inotify, &mut buffer);
             while reader.next().is_ok() {}
         }
-        let folders = folders(&self.path);
-        if self.inotify.is_none() || folders != self.watched {
+        // A link that leads elsewhere by the time it is watched is followed again.
+        for _ in 0..LINKS {
+            let folders = folders(&self.path);
+            if self.inotify.is_some() && folders == self.watched {
+                break;
+            }
             self.inotify = begin(&folders, epoll, number);
             self.watched = folders;
-        }
-        if self.inotify.is_none() && self.again.is_none() {
-            self.again = Some(Instant::now() + BLIND);
         }
     }
 }
@@ -174,6 +178,36 @@ mod tests {
         assert_eq!(parse(text), wanted);
         assert_eq!(parse(""), []);
         assert_eq!(parse("nameserver fe80::1%1"), ["[fe80::1%1]:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn no_change_is_missed_however_soon_after_another_it_comes() {
+        let dir = std::env::temp_dir().join(format!("berth-resolv-news-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("resolv.conf");
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let mut resolv = Resolv::new(path.clone());
+        resolv.refresh(&epoll, 1);
+        let last: SocketAddr = "10.0.7.208:53".parse().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=2000 {
+                    let new = dir.join("new");
+                    fs::write(&new, format!("nameserver 10.0.{}.{}\n", number / 256, number % 256)).unwrap();
+                    fs::rename(&new, &path).unwrap();
+                }
+            });
+            let begun = Instant::now();
+            let servers = |resolv: &Resolv| resolv.current().map(|servers| servers.addrs().to_vec());
+            while servers(&resolv) != Some(vec![last]) {
+                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", resolv.current());
+                let mut events = Vec::with_capacity(4);
+                let limit = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit)).unwrap();
+                resolv.refresh(&epoll, 1);
+            }
+        });
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

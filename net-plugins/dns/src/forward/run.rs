@@ -82,7 +82,7 @@ impl Forwarder {
             warned: Vec::new(),
             buffer: vec![0; DATAGRAM],
         };
-        self.resolv.watch(&desk.epoll, RESOLV);
+        self.reread(&desk.epoll);
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
         // Those who hand in have ended before it is stopped: what they left in the queue is taken too.
         while !(self.stop.load(Ordering::Acquire) && desk.flights.is_empty() && self.jobs.is_empty()) {
@@ -129,10 +129,9 @@ impl Forwarder {
     }
 
     fn reread(&mut self, epoll: &OwnedFd) {
-        if let Some(servers) = self.resolv.read() {
+        if let Some(servers) = self.resolv.refresh(epoll, RESOLV) {
             self.shared.host.store(Arc::new(servers));
         }
-        self.resolv.watch(epoll, RESOLV);
     }
 
     fn timers(&self, desk: &mut Desk) {
