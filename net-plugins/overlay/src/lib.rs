@@ -2,9 +2,10 @@
 //!
 //! An overlay is a bridge network with one more port; the bridge, the port and everything local are `berth-core`'s. This
 //! crate knows the cluster: its nodes, networks, attachments and blocks of addresses ([`model`]), where they are written
-//! down ([`cluster`]).
+//! down ([`cluster`]) and how it was last seen ([`view`]).
 
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod model;
+pub mod view;

@@ -21,8 +21,11 @@ pub struct Revision(pub i64);
 /// One record, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A node that is there.
+    /// A node that is there: gone when its lease runs out.
     Node(Node),
+    /// What a node last said of itself: stays until the node is removed, so that one that comes to the cluster while another is
+    /// silent knows where the silent one's containers are.
+    Known(Node),
     /// A network.
     Network(OverlayNetwork),
     /// An attachment, or a node's own address.
@@ -36,8 +39,10 @@ pub enum Entry {
 /// Which record: the part of an [`Entry`] that stays when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
-    /// A node.
+    /// A node that is there.
     Node(NodeName),
+    /// What a node last said of itself.
+    Known(NodeName),
     /// A network.
     Network(NetworkName),
     /// An attachment: the network, the node and whose it is.
@@ -46,6 +51,27 @@ pub enum EntryKey {
     Block(NetworkName, IpNetwork),
     /// A lent address.
     Lend(NetworkName, IpAddr),
+}
+
+impl Entry {
+    /// Which record this is.
+    pub fn key(&self) -> EntryKey {
+        match self {
+            Self::Node(node) => EntryKey::Node(node.name.clone()),
+            Self::Known(node) => EntryKey::Known(node.name.clone()),
+            Self::Network(network) => EntryKey::Network(network.name.clone()),
+            Self::Attachment(attachment) => attachment.key(),
+            Self::Block(block) => EntryKey::Block(block.network.clone(), block.cidr),
+            Self::Lend(lend) => EntryKey::Lend(lend.network.clone(), lend.address),
+        }
+    }
+}
+
+impl OverlayAttachment {
+    /// Which record this is.
+    pub fn key(&self) -> EntryKey {
+        EntryKey::Attachment(self.network.clone(), self.node.clone(), self.of.clone())
+    }
 }
 
 /// What changed.
