@@ -2,9 +2,13 @@
 //!
 //! An overlay is a bridge network with one more port; the bridge, the port and everything local are `berth-core`'s. This
 //! crate knows the cluster: its nodes, networks, attachments and blocks of addresses ([`model`]), where they are written
-//! down ([`cluster`]).
+//! down ([`cluster`]), how it was last seen ([`view`]) and kept for when it is away ([`memory`]), and from which blocks of
+//! addresses this node gives ([`blocks`]).
 
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod cluster;
+pub mod memory;
 pub mod model;
+pub mod view;

@@ -32,6 +32,9 @@ pub struct Node {
     /// Its X25519 key, where it can encrypt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+    /// Which host this is, whatever it is called: made by chance when its records were. Two hosts that say they are one node are
+    /// told apart by it.
+    pub identity: String,
     /// Which boot of the host this is.
     pub boot: BootId,
     /// Grows each time the node joins anew: what was written of an earlier one is void.
@@ -192,8 +195,23 @@ pub struct Lend {
     pub borrower: NodeName,
     /// Whom the node gave it to.
     pub of: Occupant,
-    /// The block's sequence when it was lent.
+    /// How far it has come.
+    pub state: LendState,
+    /// The block's sequence when it was asked for.
     pub sequence: u64,
+}
+
+/// How far a loan has come. Only a block's owner knows what it gives from it, while the cluster is away too; so an address of a
+/// block is asked for, and is the borrower's when the owner has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LendState {
+    /// Wanted; the block's owner has not answered.
+    Asked,
+    /// The borrower's. Of an address in no block, at once.
+    Granted,
+    /// The owner has given it to a container of its own.
+    Refused,
 }
 
 fn yes() -> bool {
