@@ -20,6 +20,7 @@ mod attachment;
 mod codec;
 mod db;
 mod dirs;
+mod elsewhere;
 mod error;
 mod lease;
 pub mod lock;

@@ -154,7 +154,12 @@ impl View {
     }
 
     /// Follows `changes`, in order, the last of which was at `revision`.
-    pub fn apply(&mut self, revision: Revision, changes: Vec<Change>, foreign: Vec<(String, String)>) -> Deltas {
+    pub fn apply(
+        &mut self,
+        revision: Revision,
+        changes: Vec<Change>,
+        foreign: Vec<(String, String)>,
+    ) -> Deltas {
         let mut deltas = Deltas::default();
         for change in changes {
             match change {
@@ -178,8 +183,12 @@ impl View {
 
     fn put(&mut self, entry: Entry, deltas: &mut Deltas) {
         match entry {
-            Entry::Node(node) => self.turn_node(node.name.clone(), deltas, |view| view.present = Some(Arc::new(node))),
-            Entry::Known(node) => self.turn_node(node.name.clone(), deltas, |view| view.known = Some(Arc::new(node))),
+            Entry::Node(node) => {
+                self.turn_node(node.name.clone(), deltas, |view| view.present = Some(Arc::new(node)))
+            }
+            Entry::Known(node) => {
+                self.turn_node(node.name.clone(), deltas, |view| view.known = Some(Arc::new(node)))
+            }
             Entry::Attachment(attachment) => {
                 self.greatest_generation = self.greatest_generation.max(attachment.generation);
                 let delta = deltas.network(&attachment.network);

@@ -132,7 +132,8 @@ impl NetworkView {
 
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
         let record = self.record.as_deref().cloned().map(Entry::Network).into_iter();
-        let attachments = self.attachments().map(|attachment| Entry::Attachment(OverlayAttachment::clone(attachment)));
+        let attachments =
+            self.attachments().map(|attachment| Entry::Attachment(OverlayAttachment::clone(attachment)));
         let blocks = self.blocks.values().map(|block| Entry::Block(Block::clone(block)));
         let lends = self.lends.values().map(|lend| Entry::Lend(Lend::clone(lend)));
         record.chain(attachments).chain(blocks).chain(lends)

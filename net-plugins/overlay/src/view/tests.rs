@@ -59,7 +59,10 @@ fn occupant(number: u8) -> Occupant {
     if number == 0 {
         return Occupant::Node;
     }
-    Occupant::Container { id: ContainerId::new(format!("c{number}")).unwrap(), ifname: "eth0".parse().unwrap() }
+    Occupant::Container {
+        id: ContainerId::new(format!("c{number}")).unwrap(),
+        ifname: "eth0".parse().unwrap(),
+    }
 }
 
 fn attachment(net: u8, on: u8, of: u8, addresses: &[u8], generation: u64) -> OverlayAttachment {
@@ -128,7 +131,8 @@ fn of_two_records_of_one_address_the_greater_generation_is_believed_and_the_othe
 #[test]
 fn a_node_without_presence_is_suspect_and_keeps_its_attachments() {
     let mut view = View::default();
-    let entries = [Entry::Node(node(1, 1)), Entry::Known(node(1, 1)), Entry::Attachment(attachment(0, 1, 1, &[2], 5))];
+    let entries =
+        [Entry::Node(node(1, 1)), Entry::Known(node(1, 1)), Entry::Attachment(attachment(0, 1, 1, &[2], 5))];
     view.replace(listing(entries.clone().into_iter().chain([Entry::Network(network(0, 1450))])));
     assert_eq!(view.node(&node_name(1)).unwrap().status(), NodeStatus::Alive);
     let deltas = view.apply(Revision(2), vec![Change::Gone(EntryKey::Node(node_name(1)))], Vec::new());
@@ -180,7 +184,9 @@ fn entries() -> impl Strategy<Value = Entry> {
         (small(), 1_u64..3).prop_map(|(number, epoch)| Entry::Known(node(number, epoch))),
         (small(), 1400_u32..1402).prop_map(|(number, mtu)| Entry::Network(network(number, mtu))),
         (small(), small(), small(), prop::collection::vec(2_u8..6, 0..3), 1_u64..4).prop_map(
-            |(net, on, of, addresses, generation)| Entry::Attachment(attachment(net, on, of, &addresses, generation))
+            |(net, on, of, addresses, generation)| Entry::Attachment(attachment(
+                net, on, of, &addresses, generation
+            ))
         ),
         (small(), small(), small(), 1_u64..3)
             .prop_map(|(net, number, owner, sequence)| Entry::Block(block(net, number, owner, sequence))),
@@ -199,7 +205,9 @@ fn changes() -> impl Strategy<Value = Change> {
 fn believed(view: &View) -> BTreeMap<(NetworkName, IpAddr), OverlayAttachment> {
     let of = |(name, network): (&NetworkName, &NetworkView)| {
         let name = name.clone();
-        let all = network.believed().map(|(address, holder)| ((name.clone(), address), OverlayAttachment::clone(holder)));
+        let all = network
+            .believed()
+            .map(|(address, holder)| ((name.clone(), address), OverlayAttachment::clone(holder)));
         all.collect::<Vec<_>>()
     };
     view.networks.iter().flat_map(of).collect()
