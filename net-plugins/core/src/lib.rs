@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod elements;
 mod engine;
 mod error;
+pub mod exchange;
 pub mod execute;
 mod flows;
 pub mod keeper;
