@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod attachment;
+mod cluster;
 mod codec;
 mod db;
 mod dirs;
@@ -37,6 +38,7 @@ mod time;
 mod volume;
 
 pub use attachment::{AttachmentRow, AttachmentState, BeginError, NewAttachment};
+pub use cluster::ClusterSeen;
 pub use dirs::{Dirs, DirsError};
 pub use error::StoreError;
 pub use lease::{Cursor, Freed, LeaseRow, LeaseScope};
