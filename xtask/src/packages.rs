@@ -25,6 +25,9 @@ const NEEDS: &[Need] = &[
     Need { sign: Sign::File("/usr/include/stdio.h"), package: "libc6-dev" },
     // bindgen of loopdev-3.
     Need { sign: Sign::File("/usr/lib/llvm-*/lib/libclang.so"), package: "libclang-dev" },
+    // The messages of etcd-client.
+    need("protoc", "protobuf-compiler"),
+    Need { sign: Sign::File("/usr/include/google/protobuf/descriptor.proto"), package: "libprotobuf-dev" },
     need("ip", "iproute2"),
     need("nft", "nftables"),
     need("iptables", "iptables"),
@@ -52,6 +55,10 @@ const NEEDS: &[Need] = &[
     // A `docker` elsewhere on the path may be a newer one.
     Need { sign: Sign::File("/usr/bin/docker"), package: "docker.io" },
     need("docker-compose", "docker-compose"),
+    // Clusters of the overlay's tests, with certificates.
+    need("etcd", "etcd-server"),
+    need("etcdctl", "etcd-client"),
+    need("openssl", "openssl"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
     // A C library that asks in its own way, and what reads the daemon's counters.

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod cluster;
 pub mod model;
 pub mod view;
+pub mod wire;

@@ -229,9 +229,11 @@ impl From<&ClusterError> for Refusal {
     fn from(err: &ClusterError) -> Self {
         let code = match err {
             ClusterError::Away { .. } => RefusalCode::Away,
-            ClusterError::Refused { .. } | ClusterError::Identity { .. } | ClusterError::Fenced { .. } => {
-                RefusalCode::Denied
-            }
+            ClusterError::Refused { .. }
+            | ClusterError::Untrusted { .. }
+            | ClusterError::Identity { .. }
+            | ClusterError::Fenced { .. } => RefusalCode::Denied,
+            ClusterError::Config { .. } => RefusalCode::Invalid,
             ClusterError::Taken { .. } => RefusalCode::Taken,
             ClusterError::InUse { .. } => RefusalCode::InUse,
             ClusterError::NoNetwork { .. } => RefusalCode::NoNetwork,

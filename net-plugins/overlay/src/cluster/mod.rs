@@ -1,4 +1,12 @@
 //! Where a cluster's records are written down, and how its nodes hear of each other's.
+//!
+//! A [`Cluster`] refuses what may not be, by transaction: two networks with one name, VNI or address, two attachments with one
+//! address, a block of two owners, words of a node that has joined anew since. It decides nothing.
+
+mod error;
+pub mod etcd;
+
+pub mod keys;
 
 use std::fmt;
 use std::future::Future;
@@ -9,7 +17,9 @@ use std::time::Duration;
 use berth_types::{NetworkName, NodeName};
 use ipnetwork::IpNetwork;
 
-use crate::model::{Block, Lend, Node, Occupant, OverlayAttachment, OverlayNetwork};
+pub use error::ClusterError;
+
+use crate::model::{Block, Lend, LendState, Node, Occupant, OverlayAttachment, OverlayNetwork};
 
 /// What a [`Cluster`] answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClusterError>> + Send + 'a>>;
@@ -81,9 +91,24 @@ pub enum Change {
     Put(Entry),
     /// The record is gone.
     Gone(EntryKey),
+    /// Something was written that cannot be read.
+    Foreign(Foreign),
+    /// What stood under a key that is no record's is gone.
+    ForeignGone(String),
 }
 
-/// Everything, at one revision. A value under the prefix that cannot be read is in `foreign`: its key and why.
+/// Something under the cluster's prefix that cannot be read: reported and passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Where it stands.
+    pub key: String,
+    /// The record that should stand there, if the key is a record's. What was last read of it goes on being believed.
+    pub entry: Option<EntryKey>,
+    /// Why it cannot be read.
+    pub why: String,
+}
+
+/// Everything, at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// When.
@@ -91,7 +116,7 @@ pub struct Listing {
     /// What.
     pub entries: Vec<Entry>,
     /// What was passed over.
-    pub foreign: Vec<(String, String)>,
+    pub foreign: Vec<Foreign>,
 }
 
 /// News of a watch.
@@ -103,8 +128,6 @@ pub enum News {
         revision: Revision,
         /// What changed.
         changes: Vec<Change>,
-        /// What was passed over.
-        foreign: Vec<(String, String)>,
     },
     /// The history from the revision asked for is no more: list again, and work out what is gone.
     Lost,
@@ -112,7 +135,8 @@ pub enum News {
 
 /// Follows a cluster's changes.
 pub trait Watch: Send {
-    /// The next news; waits for it.
+    /// The next news; waits for it, and may be dropped while it does. After an error a new watch is begun from the last revision
+    /// that was told.
     fn next(&mut self) -> Answer<'_, News>;
 }
 
@@ -127,12 +151,18 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     /// Follows changes after `revision`.
     fn watch(&self, revision: Revision) -> Answer<'_, Box<dyn Watch>>;
 
+    /// Takes the node's name, before anything else is written of it: answers its epoch, which is `node.epoch` if the cluster still
+    /// knows the node so, and otherwise one greater than any before. Refused with [`ClusterError::Identity`] while another living
+    /// host has the name.
+    fn join<'a>(&'a self, node: &'a Node) -> Answer<'a, u64>;
+
     /// Says that `node` is here, and keeps saying it for `lease` after each call: calling again renews, and writes only if the
-    /// record is another. Refused with [`ClusterError::Identity`] if another living host has the name.
+    /// record is another. Refused with [`ClusterError::Identity`] if another living host has the name, and with
+    /// [`ClusterError::Fenced`] if the node was removed or has joined anew since `node.epoch`.
     fn present<'a>(&'a self, node: &'a Node, lease: Duration) -> Answer<'a, ()>;
 
-    /// Takes a node's record away, with its blocks and attachments: it has left, or is lost for ever.
-    fn remove_node<'a>(&'a self, node: &'a NodeName) -> Answer<'a, ()>;
+    /// Takes a node's records away, with its blocks, loans and attachments, and fences what it may still write.
+    fn remove_node<'a>(&'a self, node: &'a NodeName, removal: Removal) -> Answer<'a, ()>;
 
     /// Creates a network; name, VNI and subnets are nobody else's, or it is refused ([`ClusterError::Taken`]).
     fn create_network<'a>(&'a self, network: &'a OverlayNetwork) -> Answer<'a, ()>;
@@ -148,93 +178,34 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     fn remove_attachment<'a>(&'a self, key: &'a EntryKey, generation: u64) -> Answer<'a, ()>;
 
     /// Claims, confirms or changes a block: what is there must be `before` (nothing, for a claim), or the answer is
-    /// [`ClusterError::Taken`] and nothing is changed.
-    fn put_block<'a>(&'a self, before: Option<&'a Block>, block: &'a Block) -> Answer<'a, ()>;
+    /// [`ClusterError::Taken`] and nothing is changed. Answers the addresses of it that are lent or asked for: nothing more is
+    /// granted of it from now on without its owner.
+    fn put_block<'a>(&'a self, before: Option<&'a Block>, block: &'a Block) -> Answer<'a, Vec<Lend>>;
 
     /// Gives a block back, if it is still as `block` says.
     fn remove_block<'a>(&'a self, block: &'a Block) -> Answer<'a, ()>;
 
-    /// Takes a single address, of `block` as it is now, or of no block; [`ClusterError::Taken`] if it is lent or `block` has
-    /// changed.
-    fn put_lend<'a>(&'a self, lend: &'a Lend, block: Option<&'a Block>) -> Answer<'a, ()>;
+    /// Asks for a single address. `around` is the prefix of the block that it would be in. Where there is no such block it is the
+    /// borrower's at once, otherwise the block's owner has to answer. Answers how far it has come; [`ClusterError::Taken`] if it
+    /// is another's, or if the network lends nothing.
+    fn put_lend<'a>(&'a self, lend: &'a Lend, around: IpNetwork) -> Answer<'a, LendState>;
+
+    /// The owner's answer to a loan that was asked for; `lend` with the new state. One that is no longer asked for is left alone.
+    fn settle_lend<'a>(&'a self, lend: &'a Lend) -> Answer<'a, ()>;
 
     /// Gives a single address back. Gone already is success.
     fn remove_lend<'a>(&'a self, lend: &'a Lend) -> Answer<'a, ()>;
 }
 
-/// Why the cluster did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClusterError {
-    /// No member answered in time.
-    #[error(
-        "{cluster} does not answer: {why}
-attachments of networks this node knows go on; new networks have to wait"
-    )]
-    Away {
-        /// Which cluster, with what was tried.
-        cluster: String,
-        /// What was tried and what came of it.
-        why: String,
-    },
-    /// It answered, and did not let this node in.
-    #[error("{cluster} refuses this node: {why}")]
-    Refused {
-        /// Which cluster.
-        cluster: String,
-        /// Its words: user, password or certificate.
-        why: String,
-    },
-    /// Somebody else has it.
-    #[error("{what} is {holder}'s")]
-    Taken {
-        /// What was asked for, with its kind: `VNI 4096`, `subnet 10.0.0.0/24`, `network name `blue``.
-        what: String,
-        /// Who has it.
-        holder: String,
-    },
-    /// It is used.
-    #[error("network `{network}` is in use by {count} attachments: {some}")]
-    InUse {
-        /// The network.
-        network: NetworkName,
-        /// How many.
-        count: usize,
-        /// The first few, `CONTAINER on NODE`.
-        some: String,
-    },
-    /// There is none.
-    #[error("{cluster} has no network `{network}`")]
-    NoNetwork {
-        /// Which cluster.
-        cluster: String,
-        /// The name.
-        network: NetworkName,
-    },
-    /// Another host says it is this node.
-    #[error(
-        "node name `{node}` is taken by a host at {address}
-give this host another: berth node join --name NAME"
-    )]
-    Identity {
-        /// The name.
-        node: NodeName,
-        /// The other's address.
-        address: String,
-    },
-    /// The node joined anew since; this is an earlier one's request.
-    #[error("node `{node}` has joined anew since (epoch {epoch} is over)")]
-    Fenced {
-        /// The node.
-        node: NodeName,
-        /// The epoch of the request.
+/// Why a node is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It leaves, or a person says that it is gone.
+    Told,
+    /// It was silent for longer than the grace. Refused with [`ClusterError::Taken`] if it is heard of, and with
+    /// [`ClusterError::Fenced`] if its epoch is another by now.
+    Lost {
+        /// The epoch in which it fell silent.
         epoch: u64,
-    },
-    /// This kind of cluster cannot do it.
-    #[error("{cluster} cannot {what}")]
-    Unsupported {
-        /// Which cluster.
-        cluster: String,
-        /// What was asked, and where to do it instead.
-        what: String,
     },
 }

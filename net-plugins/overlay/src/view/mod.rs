@@ -10,7 +10,7 @@
 mod delta;
 mod network;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use berth_types::{NetworkName, NodeName, Vni};
@@ -18,7 +18,7 @@ use berth_types::{NetworkName, NodeName, Vni};
 pub use delta::{Deltas, NetworkDelta, Turn};
 pub use network::{Holders, NetworkView};
 
-use crate::cluster::{Change, Entry, EntryKey, Listing, Revision};
+use crate::cluster::{Change, Entry, EntryKey, Foreign, Listing, Revision};
 use crate::model::{Block, Lend, Node, OverlayAttachment, OverlayNetwork};
 
 /// The cluster as last seen.
@@ -28,7 +28,7 @@ pub struct View {
     nodes: BTreeMap<NodeName, NodeView>,
     networks: BTreeMap<NetworkName, NetworkView>,
     /// Values that could not be read, by their keys, with the reason.
-    foreign: BTreeMap<String, String>,
+    foreign: BTreeMap<String, Foreign>,
     greatest_generation: u64,
 }
 
@@ -95,9 +95,9 @@ impl View {
         self.networks.values().filter_map(NetworkView::record).find(|network| network.vni == vni)
     }
 
-    /// Values under the cluster's prefix that could not be read: key and reason, by key.
-    pub fn foreign(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.foreign.iter().map(|(key, why)| (key.as_str(), why.as_str()))
+    /// What stands under the cluster's prefix and could not be read, by key.
+    pub fn foreign(&self) -> impl Iterator<Item = &Foreign> {
+        self.foreign.values()
     }
 
     /// The attachments of a node in all networks, those of networks that are no more included.
@@ -133,10 +133,11 @@ impl View {
         entries
     }
 
-    /// Becomes what `listing` says. What is not in it is gone.
+    /// Becomes what `listing` says. What is not in it is gone; what is there and cannot be read any more stays as it was.
     pub fn replace(&mut self, listing: Listing) -> Deltas {
         let Listing { revision, entries, foreign } = listing;
-        let listed: std::collections::HashSet<EntryKey> = entries.iter().map(Entry::key).collect();
+        let unreadable = foreign.iter().filter_map(|foreign| foreign.entry.clone());
+        let listed: HashSet<EntryKey> = entries.iter().map(Entry::key).chain(unreadable).collect();
         let gone: Vec<EntryKey> = self.keys().filter(|key| !listed.contains(key)).collect();
         drop(listed);
         self.foreign.clear();
@@ -147,30 +148,39 @@ impl View {
         for entry in entries {
             self.put(entry, &mut deltas);
         }
-        self.foreign.extend(foreign);
+        self.foreign = foreign.into_iter().map(|foreign| (foreign.key.clone(), foreign)).collect();
         self.revision = revision;
         deltas.settle();
         deltas
     }
 
     /// Follows `changes`, in order, the last of which was at `revision`.
-    pub fn apply(
-        &mut self,
-        revision: Revision,
-        changes: Vec<Change>,
-        foreign: Vec<(String, String)>,
-    ) -> Deltas {
+    pub fn apply(&mut self, revision: Revision, changes: Vec<Change>) -> Deltas {
         let mut deltas = Deltas::default();
         for change in changes {
             match change {
-                Change::Put(entry) => self.put(entry, &mut deltas),
-                Change::Gone(key) => self.take(key, &mut deltas),
+                Change::Put(entry) => {
+                    self.readable(&entry.key());
+                    self.put(entry, &mut deltas);
+                }
+                Change::Gone(key) => {
+                    self.readable(&key);
+                    self.take(key, &mut deltas);
+                }
+                Change::Foreign(foreign) => drop(self.foreign.insert(foreign.key.clone(), foreign)),
+                Change::ForeignGone(key) => drop(self.foreign.remove(&key)),
             }
         }
-        self.foreign.extend(foreign);
         self.revision = self.revision.max(revision);
         deltas.settle();
         deltas
+    }
+
+    /// Notes that nothing unreadable stands any more where `key` should.
+    fn readable(&mut self, key: &EntryKey) {
+        if !self.foreign.is_empty() {
+            self.foreign.retain(|_, foreign| foreign.entry.as_ref() != Some(key));
+        }
     }
 
     fn keys(&self) -> impl Iterator<Item = EntryKey> {

@@ -117,12 +117,12 @@ fn of_two_records_of_one_address_the_greater_generation_is_believed_and_the_othe
     let mut view = View::default();
     let (old, new) = (attachment(0, 1, 1, &[2], 5), attachment(0, 2, 2, &[2], 6));
     view.replace(listing([Entry::Network(network(0, 1450)), Entry::Attachment(old.clone())]));
-    let deltas = view.apply(Revision(2), put(Entry::Attachment(new.clone())), Vec::new());
+    let deltas = view.apply(Revision(2), put(Entry::Attachment(new.clone())));
     let turn = &deltas.networks[&network_name(0)].addresses[&ip(2)];
     assert_eq!((turn.before.as_deref(), turn.after.as_deref()), (Some(&old), Some(&new)));
     let holders = view.network(&network_name(0)).unwrap().holders(ip(2)).unwrap();
     assert_eq!((&**holders.believed(), &*holders.others()[0]), (&new, &old));
-    let deltas = view.apply(Revision(3), vec![Change::Gone(new.key())], Vec::new());
+    let deltas = view.apply(Revision(3), vec![Change::Gone(new.key())]);
     let turn = &deltas.networks[&network_name(0)].addresses[&ip(2)];
     assert_eq!((turn.before.as_deref(), turn.after.as_deref()), (Some(&new), Some(&old)));
     assert_eq!(view.network(&network_name(0)).unwrap().conflicts().count(), 0);
@@ -135,7 +135,7 @@ fn a_node_without_presence_is_suspect_and_keeps_its_attachments() {
         [Entry::Node(node(1, 1)), Entry::Known(node(1, 1)), Entry::Attachment(attachment(0, 1, 1, &[2], 5))];
     view.replace(listing(entries.clone().into_iter().chain([Entry::Network(network(0, 1450))])));
     assert_eq!(view.node(&node_name(1)).unwrap().status(), NodeStatus::Alive);
-    let deltas = view.apply(Revision(2), vec![Change::Gone(EntryKey::Node(node_name(1)))], Vec::new());
+    let deltas = view.apply(Revision(2), vec![Change::Gone(EntryKey::Node(node_name(1)))]);
     let turn = &deltas.nodes[&node_name(1)];
     assert_eq!(turn.before.as_ref().unwrap().status(), NodeStatus::Alive);
     assert_eq!(turn.after.as_ref().unwrap().status(), NodeStatus::Suspect);
@@ -159,6 +159,27 @@ fn what_a_listing_lacks_is_gone_and_what_it_repeats_is_no_change() {
 }
 
 #[test]
+fn what_cannot_be_read_any_more_stays_as_it_was_until_it_is_gone() {
+    let mut view = View::default();
+    let entry = Entry::Network(network(0, 1450));
+    let foreign =
+        Foreign { key: "nets/net0".to_owned(), entry: Some(entry.key()), why: "no JSON".to_owned() };
+    view.replace(listing([entry.clone()]));
+    assert!(view.apply(Revision(2), vec![Change::Foreign(foreign.clone())]).is_empty());
+    assert!(view.replace(Listing { foreign: vec![foreign.clone()], ..listing([]) }).is_empty());
+    assert_eq!(view.foreign().collect::<Vec<_>>(), [&foreign]);
+    assert!(view.network(&network_name(0)).is_some());
+    let deltas = view.apply(Revision(3), vec![Change::Gone(entry.key())]);
+    assert!(deltas.networks[&network_name(0)].record.is_some());
+    assert_eq!((view.networks().count(), view.foreign().count()), (0, 0));
+    let other = Foreign { key: "x".to_owned(), entry: None, why: "no record's key".to_owned() };
+    view.apply(Revision(4), vec![Change::Foreign(other.clone())]);
+    assert_eq!(view.foreign().count(), 1);
+    view.apply(Revision(5), vec![Change::ForeignGone(other.key)]);
+    assert_eq!(view.foreign().count(), 0);
+}
+
+#[test]
 fn a_generation_is_greater_than_any_seen_whatever_the_clock_says() {
     let mut view = View::default();
     assert_eq!(view.next_generation(1_000), 1_000);
@@ -172,7 +193,7 @@ fn attachments_without_a_network_are_on_no_network() {
     view.replace(listing([Entry::Attachment(attachment(0, 1, 1, &[2], 5))]));
     assert!(view.network(&network_name(0)).is_none());
     assert_eq!(view.attachments_of(&node_name(1)).count(), 1);
-    view.apply(Revision(2), put(Entry::Network(network(0, 1450))), Vec::new());
+    view.apply(Revision(2), put(Entry::Network(network(0, 1450))));
     assert_eq!(view.network(&network_name(0)).unwrap().attachments().count(), 1);
     assert_eq!(view.network_of_vni(Vni::new(4096).unwrap()).unwrap().name, network_name(0));
 }
@@ -228,11 +249,12 @@ proptest! {
                 match change {
                     Change::Put(entry) => drop(model.insert(entry.key(), entry.clone())),
                     Change::Gone(key) => drop(model.remove(key)),
+                    Change::Foreign(_) | Change::ForeignGone(_) => (),
                 }
             }
             let before = view.clone();
-            let revision = Revision(number as i64 + 1);
-            let deltas = view.apply(revision, batch, Vec::new());
+            let revision = Revision(i64::try_from(number).unwrap() + 1);
+            let deltas = view.apply(revision, batch);
 
             let mut listed = View::default();
             listed.replace(listing(model.values().cloned()));
@@ -282,7 +304,7 @@ fn ten_thousand_attachments_fit_into_a_part_of_the_agents_memory() {
         }))
     });
     for change in many {
-        view.apply(Revision(1), vec![change], Vec::new());
+        view.apply(Revision(1), vec![change]);
     }
     let grown = resident().saturating_sub(before);
     assert_eq!(view.attachments_of(&node_name(1)).count(), 10_000);
