@@ -190,7 +190,7 @@ impl<'a> Kernel<'a> {
 }
 
 /// Addresses of a gateway and of a container are nobody else's: the records see to it.
-const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
+const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false, deprecated: false };
 
 /// How long a link or an address may take to come into effect; it is a matter of microseconds, or of milliseconds on a
 /// machine that is busy.

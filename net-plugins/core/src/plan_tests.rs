@@ -70,6 +70,7 @@ fn link(kind: LinkKind) -> Link {
         oper_state: OperState::Up,
         port: None,
         vlan_filtering: None,
+        vxlan: None,
     }
 }
 
