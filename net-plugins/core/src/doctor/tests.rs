@@ -36,6 +36,8 @@ fn network() -> NetworkRecord {
         vlan: None,
         announces: false,
         names: None,
+        overlay: None,
+        vteps: std::collections::BTreeSet::new(),
         pending: false,
     }
 }
