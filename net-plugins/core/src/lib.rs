@@ -33,6 +33,7 @@ pub mod loopback;
 pub mod names;
 pub mod network;
 mod observe;
+pub mod overlay;
 pub mod plan;
 pub mod pool;
 mod publish;

@@ -36,10 +36,10 @@ mod watch;
 pub use addr::{Addr, AddrFlags};
 pub use error::{NetlinkError, Refusal, Side};
 pub use link::{
-    BridgePort, BridgeSpec, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange, VethPair,
-    VethSpec, VlanFlags, VlanTarget, link_exists, vlan_filtering_supported,
+    BridgePort, BridgeSpec, Holder, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange,
+    VethPair, VethSpec, VlanFlags, VlanTarget, Vxlan, VxlanSpec, link_exists, vlan_filtering_supported,
 };
-pub use neigh::{FdbSpec, FdbTable, Neigh, NeighSpec};
+pub use neigh::{EntryChange, EntryFault, FdbEntry, FdbSpec, FdbState, FdbTable, Neigh, NeighSpec};
 pub use netlink::Netlink;
 pub use route::{ROUTE_PROTOCOL, RouteEntry, RouteFilter, RouteLookup, RouteSpec};
 pub use sandbox::{Sandbox, SandboxError};

@@ -176,6 +176,7 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
         },
         vlan: vlan(wire)?,
         names,
+        overlay: None,
     })
 }
 

@@ -387,6 +387,8 @@ fn alone(request: &NamesRequest, before: Option<&NetworkRecord>) -> Result<Netwo
         vlan: None,
         announces: false,
         names: before.and_then(|before| before.names.clone()),
+        overlay: None,
+        vteps: BTreeSet::new(),
         pending: false,
     };
     Ok(record.with_names(Some(names)))
