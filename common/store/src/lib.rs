@@ -17,7 +17,6 @@
 #![forbid(unsafe_code)]
 
 mod attachment;
-mod cluster;
 mod codec;
 mod db;
 mod dirs;
@@ -38,7 +37,6 @@ mod time;
 mod volume;
 
 pub use attachment::{AttachmentRow, AttachmentState, BeginError, NewAttachment};
-pub use cluster::ClusterSeen;
 pub use dirs::{Dirs, DirsError};
 pub use error::StoreError;
 pub use lease::{Cursor, Freed, LeaseRow, LeaseScope};

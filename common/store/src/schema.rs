@@ -27,7 +27,7 @@ pub(crate) const RUN: Schema = Schema {
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
 pub(crate) const STATE: Schema = Schema {
-    steps: &[STATE_1, STATE_VOLUMES, STATE_CLUSTER],
+    steps: &[STATE_1, STATE_VOLUMES],
     pragmas: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=250;",
     keeps_log: true,
 };
@@ -178,19 +178,5 @@ CREATE TABLE volume (
   owner_pid INTEGER NOT NULL, owner_start INTEGER NOT NULL,
   payload TEXT NOT NULL,
   created_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-";
-
-/// The cluster this host is in, and how it was last seen.
-const STATE_CLUSTER: &str = "
-CREATE TABLE cluster (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
-  payload TEXT NOT NULL,
-  revision INTEGER NOT NULL
-) STRICT;
-
-CREATE TABLE cluster_seen (
-  key TEXT PRIMARY KEY,
-  value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
