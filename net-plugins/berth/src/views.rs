@@ -280,9 +280,9 @@ fn called(shown: Option<&str>, name: &NetworkName) -> String {
 #[derive(Debug, Serialize)]
 pub(crate) struct PortView {
     proto: berth_types::Proto,
-    host_addr: std::net::IpAddr,
+    host_addr: IpAddr,
     host_port: u16,
-    target: std::net::IpAddr,
+    target: IpAddr,
     target_port: u16,
     /// How many ports in a row.
     count: u16,
@@ -379,7 +379,7 @@ pub(crate) mod samples {
     use super::*;
 
     pub(crate) fn port(text: &str, host_port: u16, count: u16) -> PublishedPort {
-        let target: std::net::IpAddr = "10.80.0.2".parse().unwrap();
+        let target: IpAddr = "10.80.0.2".parse().unwrap();
         PublishedPort {
             proto: berth_types::Proto::Tcp,
             host_addr: text.parse().unwrap(),

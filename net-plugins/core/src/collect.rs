@@ -314,7 +314,7 @@ impl Berth {
         Ok(())
     }
 
-    fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
+    pub(crate) fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
         self.make_network(&mut kernel, &network.spec(), Joining::default())?;

@@ -1,8 +1,9 @@
-//! The other hosts that frames are taken from.
+//! The other hosts that frames are taken from, and an overlay's links as they should be.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use berth_netlink::Netlink;
 use berth_store::lock::{NetworkLock, RulesLock};
 use berth_types::NetworkName;
 
@@ -14,6 +15,7 @@ use crate::error::CoreError;
 use crate::execute::execute;
 use crate::kernel::Kernel;
 use crate::network::NetworkRecord;
+use crate::overlay::faults;
 use crate::step::Plan;
 
 impl Berth {
@@ -51,6 +53,21 @@ impl Berth {
             remove_elements(wanted.difference(&needed).cloned().collect())?;
         }
         self.put_overlay(&after)?;
+        Ok(true)
+    }
+
+    /// Puts right the VXLAN device and the bridge of an overlay, where something of them is not as it should be. Whether there
+    /// was.
+    pub fn overlay_mend(&mut self, name: &NetworkName) -> Result<bool, CoreError> {
+        let Some(network) = self.network(name)?.filter(|network| network.overlay.is_some()) else {
+            return Ok(false);
+        };
+        let links = Netlink::open()?.links()?;
+        let bridge_is_there = links.iter().any(|link| link.name == network.bridge && link.up);
+        if network.pending || (bridge_is_there && faults(&network, &links).is_empty()) {
+            return Ok(false);
+        }
+        self.mend_network(&network)?;
         Ok(true)
     }
 
