@@ -4,6 +4,7 @@
 //! - [`allocate`] and [`release`]: one address per range set, in the caller's transaction, so that an attachment, its
 //!   addresses and its ports are recorded together or not at all;
 //! - [`choose`]: a subnet nobody on this host uses;
+//! - [`blocks`]: which parts of a cluster's subnet a node claims, and the pool it then gives from;
 //! - [`Span`]: the arithmetic of addresses.
 //!
 //! No kernel, no network: what is dead, what is in use on the host and what time it is, the caller says.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod allocator;
+pub mod blocks;
 pub mod choose;
 mod config;
 mod error;

@@ -57,6 +57,21 @@ impl Range {
         Ok(Self { subnet, span, gateway: gateway.unwrap_or(usable.first()) })
     }
 
+    /// A part of a subnet whose gateway is known. What of it names the subnet or everybody in it is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError`]: the subnet has fewer than four addresses or host bits, or the part is not in it.
+    pub fn part(subnet: IpNetwork, gateway: IpAddr, span: Span) -> Result<Self, RangeError> {
+        let (first, last) = span.ends();
+        Self::new(RawRange {
+            subnet: Some(subnet),
+            start: Some(first),
+            end: Some(last),
+            gateway: Some(gateway),
+        })
+    }
+
     /// The subnet.
     pub fn subnet(&self) -> IpNetwork {
         self.subnet
@@ -108,7 +123,15 @@ pub struct RangeSet {
 
 impl RangeSet {
     pub(crate) fn new(raw: &[RawRange]) -> Result<Self, RangeError> {
-        let ranges = raw.iter().copied().map(Range::new).collect::<Result<Vec<_>, _>>()?;
+        Self::of(raw.iter().copied().map(Range::new).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Makes a set of ranges that were checked one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError`]: there is none, they are of two families, or two of them overlap.
+    pub fn of(ranges: Vec<Range>) -> Result<Self, RangeError> {
         let Some((first, rest)) = ranges.split_first() else { return Err(RangeError::Empty) };
         if rest.iter().any(|range| range.span.family() != first.span.family()) {
             return Err(RangeError::MixedFamilies);

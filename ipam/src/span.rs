@@ -69,6 +69,12 @@ impl Span {
         (self.first(), self.last())
     }
 
+    /// The address `index` places after the first, if it is in it.
+    pub fn nth(&self, index: u128) -> Option<IpAddr> {
+        let number = self.first.checked_add(index).filter(|number| *number <= self.last)?;
+        Some(address(self.family, number))
+    }
+
     /// How many addresses; all of IPv6 counts as one less than there are.
     pub fn count(&self) -> u128 {
         (self.last - self.first).saturating_add(1)

@@ -41,7 +41,7 @@ attachments of networks this node knows go on; new networks have to wait"
         why: String,
     },
     /// Somebody else has it.
-    #[error("{what} is {holder}'s")]
+    #[error("{what} is taken: {holder} has it")]
     Taken {
         /// What was asked for, with its kind: `VNI 4096`, `subnet 10.0.0.0/24`, `network name `blue``.
         what: String,

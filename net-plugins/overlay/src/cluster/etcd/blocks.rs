@@ -30,7 +30,7 @@ impl EtcdCluster {
             {
                 return Err(Self::taken(
                     format!("block {cidr}"),
-                    format!("not a block of network `{network}` as it is now"),
+                    format!("another layout of network `{network}`"),
                 ));
             }
             let now = block_in(seen, place)?;
@@ -94,10 +94,7 @@ impl EtcdCluster {
             let record = seen.slot(&network_place).ok_or_else(|| self.no_network(network))?;
             let record: OverlayNetwork = keys::record(&record.value).map_err(|_| self.no_network(network))?;
             if !may_be_block(&record, around) || !around.contains(*address) {
-                return Err(Self::taken(
-                    what(),
-                    format!("not in a block of network `{network}` as it is now"),
-                ));
+                return Err(Self::taken(what(), format!("another layout of network `{network}`")));
             }
             if let Some(now) = lend_in(seen, &place)? {
                 let own = now.borrower == *borrower && now.of == lend.of;
@@ -113,7 +110,7 @@ impl EtcdCluster {
             let state = state_of(seen)?;
             let owner = block_in(seen, &block_place)?;
             if let (LendState::Asked, false, Some(owner)) = (state, record.borrowing, &owner) {
-                let holder = format!("node {}, and the network lends nothing", owner.owner);
+                let holder = format!("node {} (the network lends nothing)", owner.owner);
                 return Err(Self::taken(what(), holder));
             }
             let sequence = owner.map_or(0, |block| block.sequence);
@@ -175,7 +172,7 @@ fn block_in(seen: &Seen, place: &str) -> Result<Option<Block>, ClusterError> {
     let Some(slot) = seen.slot(place) else { return Ok(None) };
     match keys::read(place, &slot.value) {
         Read::Entry(Entry::Block(block)) => Ok(Some(block)),
-        _ => Err(EtcdCluster::taken(format!("`{place}`"), "a record's that cannot be read")),
+        _ => Err(EtcdCluster::taken(format!("`{place}`"), "a record that cannot be read")),
     }
 }
 
@@ -183,7 +180,7 @@ fn lend_in(seen: &Seen, place: &str) -> Result<Option<Lend>, ClusterError> {
     let Some(slot) = seen.slot(place) else { return Ok(None) };
     match keys::read(place, &slot.value) {
         Read::Entry(Entry::Lend(lend)) => Ok(Some(lend)),
-        _ => Err(EtcdCluster::taken(format!("`{place}`"), "a record's that cannot be read")),
+        _ => Err(EtcdCluster::taken(format!("`{place}`"), "a record that cannot be read")),
     }
 }
 

@@ -84,7 +84,7 @@ impl EtcdCluster {
             if now.revision != slot.revision {
                 return Err(Self::taken(
                     format!("network name `{network}`"),
-                    "a network's that was just created anew",
+                    "a network that was just created anew",
                 ));
             }
             let (count, some) = seen.below(&containers);
@@ -107,7 +107,7 @@ impl EtcdCluster {
 }
 
 /// Says that the networks are others by now.
-const RACED: &str = "another network's that came meanwhile";
+const RACED: &str = "another network that came meanwhile";
 
 fn creation(network: &OverlayNetwork) -> Question {
     let record = EntryKey::Network(network.name.clone()).path();
@@ -128,7 +128,7 @@ fn decide_creation(network: &OverlayNetwork, seen: &Seen, changed: i64) -> Resul
     if seen.slot(&record).is_some() {
         return Err(EtcdCluster::taken(
             format!("network name `{}`", network.name),
-            "a network's that cannot be read",
+            "a record that cannot be read",
         ));
     }
     for index in indices(network) {
@@ -154,7 +154,7 @@ pub(crate) fn refuse_taken(network: &OverlayNetwork, others: &[OverlayNetwork]) 
         let holder = format!("network `{}`", other.name);
         if other.name == network.name {
             let holder =
-                format!("network `{}` with VNI {}, created by {}", other.name, other.vni, other.created_by);
+                format!("network `{}` with VNI {}, created by {},", other.name, other.vni, other.created_by);
             return Err(EtcdCluster::taken(format!("network name `{}`", network.name), holder));
         }
         if other.vni == network.vni {
@@ -162,7 +162,7 @@ pub(crate) fn refuse_taken(network: &OverlayNetwork, others: &[OverlayNetwork]) 
         }
         for (subnet, theirs) in pairs(network, other) {
             if overlap(subnet, theirs) {
-                let holder = if subnet == theirs { holder } else { format!("{holder}, which has {theirs}") };
+                let holder = if subnet == theirs { holder } else { format!("{holder}, with {theirs},") };
                 return Err(EtcdCluster::taken(format!("subnet {subnet}"), holder));
             }
         }

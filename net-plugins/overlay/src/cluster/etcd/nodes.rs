@@ -121,7 +121,7 @@ impl EtcdCluster {
             let stored = seen.text(&keys.epoch).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
             if let Removal::Lost { epoch } = removal {
                 if seen.slot(&keys.present).is_some() {
-                    return Err(Self::taken(format!("node name `{node}`"), "a node that is heard of"));
+                    return Err(Self::taken(format!("node name `{node}`"), "a living host"));
                 }
                 // Fenced already by an earlier call that did not come to its end: the rest is to be taken away.
                 if stored == epoch + 1 && seen.slot(&keys.known).is_none() {

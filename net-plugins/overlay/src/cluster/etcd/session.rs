@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use etcd_client::{Client, Error, GetOptions};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
-use super::{DEADLINE, EtcdConfig};
+use super::{DEADLINE, EtcdConfig, TlsFiles};
 use crate::cluster::ClusterError;
 
 /// How long one member has to answer, of the time all have: what is left is for saying why none did.
@@ -151,7 +151,12 @@ async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
     let deadline = Instant::now() + MEMBER;
     let options = config.options().map_err(Fault::Config)?;
     let address = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).trim_end_matches('/');
-    match timeout_at(deadline, TcpStream::connect(address)).await {
+    let addresses = match timeout_at(deadline, lookup_host(address)).await {
+        Err(_) => return Err(Fault::Away("nobody says which address the name has".to_owned())),
+        Ok(Err(err)) => return Err(Fault::Away(err.to_string())),
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+    };
+    match timeout_at(deadline, TcpStream::connect(&*addresses)).await {
         Err(_) => return Err(Fault::Away("no answer to a TCP connection".to_owned())),
         Ok(Err(err)) => return Err(Fault::Away(err.to_string())),
         Ok(Ok(stream)) => drop(stream),
@@ -159,7 +164,7 @@ async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
     let connected = timeout_at(deadline, Client::connect([endpoint], Some(options))).await;
     let mut client = match connected {
         Err(_) => return Err(silent(config, "a TCP connection was taken, and then nothing was said")),
-        Ok(result) => result.map_err(|err| fault(&err, config))?,
+        Ok(result) => result.map_err(|err| first_fault(&err, config))?,
     };
     // Linearised: a member without a majority does not answer it.
     let options = GetOptions::new().with_keys_only();
@@ -168,7 +173,25 @@ async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
             config,
             "it took the connection and gives no answer: it may have lost the majority of its cluster",
         )),
-        Ok(result) => result.map(|_| client).map_err(|err| fault(&err, config)),
+        Ok(result) => result.map(|_| client).map_err(|err| first_fault(&err, config)),
+    }
+}
+
+/// What an error means at the first word. With TLS 1.3 a node's certificate is judged after the handshake is over for the node:
+/// the connection may be closed before the alert that says why is read.
+fn first_fault(err: &Error, config: &EtcdConfig) -> Fault {
+    let hint = match &config.tls {
+        Some(TlsFiles { own: None, .. }) => "it may ask for a certificate of this node's, and none is given",
+        Some(TlsFiles { own: Some(_), .. }) => "it may not take this node's certificate",
+        None => return fault(err, config),
+    };
+    match fault(err, config) {
+        Fault::Away(why)
+            if ["closed", "reset", "broken pipe"].iter().any(|end| why.to_lowercase().contains(end)) =>
+        {
+            Fault::Refused(format!("it took a TLS connection and closed it: {hint} ({why})"))
+        }
+        other => other,
     }
 }
 
@@ -211,7 +234,7 @@ fn by_text(text: String, config: &EtcdConfig) -> Fault {
     if lower.contains("certificate") || lower.contains("not valid for name") {
         return Fault::Untrusted(text);
     }
-    if config.tls.is_none() && (lower.contains("http2") || lower.contains("h2 protocol")) {
+    if config.tls.is_none() && ["http2", "h2 protocol", "closed"].iter().any(|sign| lower.contains(sign)) {
         return Fault::Away(format!("{text} (does it speak TLS?)"));
     }
     Fault::Away(text)

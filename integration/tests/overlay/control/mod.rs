@@ -1,0 +1,9 @@
+//! The control plane: who is in the cluster, what is unique, and what is left of it when something fails.
+
+mod blocks;
+mod etcd;
+mod failures;
+mod nodes;
+mod records;
+mod secrets;
+mod unique;
