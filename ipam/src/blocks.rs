@@ -141,9 +141,9 @@ pub fn plan(state: &SubnetState<'_>) -> Vec<Step> {
     let drained = empty.clone().filter(|block| block.stage == Stage::Draining);
     steps.extend(drained.map(|block| Step::GiveBack(block.cidr)));
     // One at a time: what remains is counted anew for the next.
-    let idle =
+    let mut idle =
         empty.filter(|block| block.stage == Stage::Open && block.idle.is_some_and(|idle| idle >= IDLE));
-    if let Some(block) = idle.last().filter(|_| steps.is_empty() && open().count() > 1) {
+    if let Some(block) = idle.next_back().filter(|_| steps.is_empty() && open().count() > 1) {
         let rest = room - usable(block);
         if used * 100 <= rest * GIVE_BACK_BELOW_PERCENT {
             steps.push(Step::Drain(block.cidr));

@@ -167,6 +167,20 @@ impl ReadTx<'_> {
     }
 }
 
+impl ReadTx<'_> {
+    /// When the last address from `first` to `last` was taken back that nobody holds; `None` if there is none.
+    pub fn freed_latest(
+        &self,
+        scope: &LeaseScope,
+        (first, last): (IpAddr, IpAddr),
+    ) -> Result<Option<BootTime>, StoreError> {
+        let sql = "SELECT max(freed_ms) FROM freed WHERE scope = ?1 AND address BETWEEN ?2 AND ?3";
+        let latest =
+            self.run().row(sql, params![scope.as_str(), Addr(first), Addr(last)], |row| row.get(0))?;
+        Ok(latest.flatten().map(|millis| BootTime { millis }))
+    }
+}
+
 impl Tx<'_> {
     /// Gives `address` to `owner`. `false` if it has a holder: the schema refuses a second one. `cursor` is the range's,
     /// or 0 for an address that is only given on request.

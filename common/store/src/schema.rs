@@ -27,7 +27,7 @@ pub(crate) const RUN: Schema = Schema {
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
 pub(crate) const STATE: Schema = Schema {
-    steps: &[STATE_1, STATE_VOLUMES],
+    steps: &[STATE_1, STATE_VOLUMES, STATE_CLUSTER],
     pragmas: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=250;",
     keeps_log: true,
 };
@@ -178,5 +178,40 @@ CREATE TABLE volume (
   owner_pid INTEGER NOT NULL, owner_start INTEGER NOT NULL,
   payload TEXT NOT NULL,
   created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Who this node is in its cluster, the cluster as last seen, and the node's blocks of addresses.
+const STATE_CLUSTER: &str = "
+CREATE TABLE cluster_node (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  name TEXT NOT NULL,
+  identity TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  payload TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE cluster_seen (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  revision INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE cluster_record (
+  path TEXT PRIMARY KEY,
+  value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cluster_block (
+  network TEXT NOT NULL, cidr TEXT NOT NULL,
+  stage TEXT NOT NULL CHECK (stage IN ('open', 'draining')),
+  payload TEXT NOT NULL,
+  PRIMARY KEY (network, cidr)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cluster_lend (
+  network TEXT NOT NULL, address BLOB NOT NULL,
+  direction TEXT NOT NULL CHECK (direction IN ('given', 'taken')),
+  payload TEXT NOT NULL,
+  PRIMARY KEY (network, address)
 ) STRICT, WITHOUT ROWID;
 ";

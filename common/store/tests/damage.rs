@@ -151,13 +151,19 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
         include_str!("fixtures/run-v3.sql"),
         include_str!("fixtures/run-v4.sql"),
     ];
-    let [state_1, state_2] = [include_str!("fixtures/state-v1.sql"), include_str!("fixtures/state-v2.sql")];
-    for (run, state) in [
+    let [state_1, state_2, state_3] = [
+        include_str!("fixtures/state-v1.sql"),
+        include_str!("fixtures/state-v2.sql"),
+        include_str!("fixtures/state-v3.sql"),
+    ];
+    let pairs = [
         ((1, run_1), (1, state_1)),
         ((2, run_2), (1, state_1)),
         ((3, run_3), (2, state_2)),
-        ((4, run_4), (2, state_2)),
-    ] {
+        ((3, run_3), (3, state_3)),
+        ((4, run_4), (3, state_3)),
+    ];
+    for (run, state) in pairs {
         let fixtures = [("run.db", run.0, run.1), ("state.db", state.0, state.1)];
         let schema_of = |path: &Path| -> Vec<String> {
             let conn = rusqlite::Connection::open(path).unwrap();
@@ -189,6 +195,17 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
                 assert_eq!(tx.uplinks_closed()?, [(berth_types::Family::V4, "up0".parse().unwrap())]);
                 assert_eq!(tx.networks()?[0].payload, r#"{"v":1}"#);
                 assert_eq!(tx.volumes()?.len(), usize::from(state.0 > 1));
+                let known = state.0 > 2;
+                let blue = NetworkName::new("blue").unwrap();
+                assert_eq!(tx.cluster_node()?.map(|node| node.epoch), known.then_some(7));
+                assert_eq!(tx.cluster_revision()?, if known { 42 } else { 0 });
+                assert_eq!(tx.cluster_records()?.len(), usize::from(known));
+                assert_eq!(tx.cluster_blocks(&blue)?.len(), usize::from(known));
+                let lends = tx.cluster_lends(&blue)?;
+                assert_eq!(
+                    lends.first().map(|lend| lend.address.to_string()),
+                    known.then(|| "10.0.0.5".to_owned())
+                );
                 Ok(())
             })
             .unwrap();

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use berth_store::{
-    AttachmentState, BeginError, BootTime, ClaimError, LeaseScope, NewAttachment, Owner, Store, StoreError,
-    Tx,
+    AttachmentState, BeginError, BlockRow, BlockStage, BootTime, ClaimError, ClusterNode, LeaseScope,
+    LendDirection, LendRow, NewAttachment, Owner, Store, StoreError, Tx,
 };
 use berth_types::{AttachmentKey, BootId, IfName, NetworkName, Proto, SandboxId};
 use common::{Host, key, key_on, port};
@@ -312,4 +312,65 @@ fn a_long_lived_store_notices_that_the_directory_was_wiped() {
     other.write(|tx| tx.attachment_begin(&new(key("b"), None))).unwrap();
     let rows = daemon.read(|tx| tx.attachments()).unwrap();
     assert_eq!(rows.iter().map(|row| &row.key).collect::<Vec<_>>(), [&key("b")]);
+}
+
+#[test]
+fn what_is_known_of_the_cluster_outlives_a_boot_and_is_forgotten_whole() {
+    let host = Host::new();
+    let mut store = host.open();
+    let blue = NetworkName::new("blue").unwrap();
+    let node = ClusterNode {
+        name: "node1".parse().unwrap(),
+        identity: "0123".to_owned(),
+        epoch: 3,
+        payload: "{}".to_owned(),
+    };
+    let block = BlockRow {
+        network: blue.clone(),
+        cidr: "10.0.0.16/28".parse().unwrap(),
+        stage: BlockStage::Open,
+        payload: "{}".to_owned(),
+    };
+    let lend = LendRow {
+        network: NetworkName::new("red").unwrap(),
+        address: "fd00::5".parse().unwrap(),
+        direction: LendDirection::Taken,
+        payload: "{}".to_owned(),
+    };
+    assert_eq!(store.read(|tx| tx.cluster_node()).unwrap(), None);
+    assert!(!host.dirs.state.exists());
+    store
+        .write(|tx| -> Result<(), StoreError> {
+            tx.cluster_node_put(&node)?;
+            tx.cluster_seen(5, [("nets/blue", Some(&b"1"[..])), ("nets/red", Some(&b"2"[..]))])?;
+            tx.cluster_seen(6, [("nets/blue", None), ("nets/red", Some(&b"3"[..]))])?;
+            tx.cluster_block_put(&block)?;
+            tx.cluster_lend_put(&lend)
+        })
+        .unwrap();
+    drop(store);
+    let mut store = host.open_in("boot-2");
+    store
+        .write(|tx| -> Result<(), StoreError> {
+            assert_eq!(tx.cluster_node()?, Some(node));
+            assert_eq!(tx.cluster_revision()?, 6);
+            assert_eq!(tx.cluster_records()?, [("nets/red".to_owned(), b"3".to_vec())]);
+            assert_eq!(tx.cluster_blocks(&blue)?, std::slice::from_ref(&block));
+            assert_eq!(tx.cluster_lends(&lend.network)?, std::slice::from_ref(&lend));
+            assert_eq!(tx.cluster_block_networks()?, [blue.clone(), lend.network.clone()]);
+            let draining = BlockRow { stage: BlockStage::Draining, ..block.clone() };
+            tx.cluster_block_put(&draining)?;
+            assert_eq!(tx.cluster_blocks(&blue)?, [draining]);
+            assert!(
+                tx.cluster_block_remove(&blue, block.cidr)? && !tx.cluster_block_remove(&blue, block.cidr)?
+            );
+            assert!(tx.cluster_lend_remove(&lend.network, lend.address)?);
+            tx.cluster_forget()?;
+            assert_eq!(
+                (tx.cluster_node()?, tx.cluster_revision()?, tx.cluster_records()?),
+                (None, 0, Vec::new())
+            );
+            Ok(())
+        })
+        .unwrap();
 }

@@ -2,15 +2,18 @@
 //!
 //! An overlay is a bridge network with one more port; the bridge, the port and everything local are `berth-core`'s. This
 //! crate knows the cluster: its nodes, networks, attachments and blocks of addresses ([`model`]), where they are written
-//! down ([`cluster`]) and how it was last seen ([`view`]); and what follows from it in this node's kernel: forwarding
-//! entries ([`entries`], [`reconcile`]), the largest packet ([`mtu`]) and encryption ([`encryption`]).
+//! down ([`cluster`]), how it was last seen ([`view`]) and kept for when it is away ([`memory`]), and from which blocks of
+//! addresses this node gives ([`blocks`]); and what follows from it in this node's kernel: forwarding entries ([`entries`],
+//! [`reconcile`]), the largest packet ([`mtu`]) and encryption ([`encryption`]).
 
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod call;
 pub mod cluster;
 pub mod encryption;
 pub mod entries;
+pub mod memory;
 pub mod model;
 pub mod mtu;
 pub mod reconcile;

@@ -1,7 +1,7 @@
 //! Real etcd on private hosts.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use berth_integration::{Debian, Host, Lan, Proc, eventually, host_test_on};
@@ -13,7 +13,7 @@ const START: Duration = Duration::from_secs(20);
 /// A member of an etcd cluster. Stopped when dropped.
 pub(crate) struct Etcd<'h> {
     host: &'h Host,
-    process: Option<Proc>,
+    process: Mutex<Option<Proc>>,
     args: Vec<String>,
     data: PathBuf,
     /// `HOST:PORT` that clients use.
@@ -38,7 +38,7 @@ impl<'h> Etcd<'h> {
     }
 
     fn started(host: &'h Host, name: &str, address: &str, scheme: &str, args: &[String]) -> Self {
-        let mut etcd = Self::prepared(host, name, address, scheme, args);
+        let etcd = Self::prepared(host, name, address, scheme, args);
         etcd.start();
         etcd.healthy();
         etcd
@@ -73,12 +73,12 @@ impl<'h> Etcd<'h> {
         }
         args.extend(more.iter().cloned());
         let ctl = vec!["--endpoints".to_owned(), url];
-        Self { host, process: None, args, data, endpoint, ctl }
+        Self { host, process: Mutex::default(), args, data, endpoint, ctl }
     }
 
     /// Starts it, with the data that it had.
-    pub(crate) fn start(&mut self) {
-        self.process = Some(self.host.cmd("etcd").args(&self.args).spawn());
+    pub(crate) fn start(&self) {
+        *self.process.lock().unwrap() = Some(self.host.cmd("etcd").args(&self.args).spawn());
     }
 
     /// Waits until it answers.
@@ -90,8 +90,8 @@ impl<'h> Etcd<'h> {
     }
 
     /// Ends it at once, as a power failure would.
-    pub(crate) fn kill(&mut self) {
-        self.process.take();
+    pub(crate) fn kill(&self) {
+        self.process.lock().unwrap().take();
     }
 
     /// Runs `etcdctl`, and returns what it printed.
@@ -144,10 +144,10 @@ pub(crate) fn on<T: Send>(host: &Host, future: impl Future<Output = T> + Send) -
 }
 
 /// Runs `test` with one member on a host of `debian`: etcd 3.4 on Debian 12, 3.5 on Debian 13.
-pub(crate) fn etcd_test(debian: Debian, test: impl FnOnce(&Host, &mut Etcd<'_>)) {
+pub(crate) fn etcd_test(debian: Debian, test: impl FnOnce(&Host, &Etcd<'_>)) {
     host_test_on(debian, |host| {
-        let mut etcd = Etcd::alone(host);
-        test(host, &mut etcd);
+        let etcd = Etcd::alone(host);
+        test(host, &etcd);
     });
 }
 
@@ -158,10 +158,10 @@ pub(crate) fn three<'h>(hosts: &'h [Host; 3], lan: &Lan) -> Vec<Etcd<'h>> {
     let peers = names.iter().zip(&seats).map(|(name, seat)| format!("{name}=http://{}:2380", seat.v4));
     let all = ["--initial-cluster".to_owned(), peers.collect::<Vec<_>>().join(",")];
     let members = hosts.iter().zip(names).zip(&seats);
-    let mut etcds: Vec<Etcd<'_>> = members
+    let etcds: Vec<Etcd<'_>> = members
         .map(|((host, name), seat)| Etcd::prepared(host, name, &seat.v4.to_string(), "http", &all))
         .collect();
-    etcds.iter_mut().for_each(Etcd::start);
+    etcds.iter().for_each(Etcd::start);
     etcds.iter().for_each(Etcd::healthy);
     etcds
 }

@@ -87,7 +87,7 @@ fn etcd_that_is_stopped_is_said_to_be_away_and_is_found_again() {
 fn another_member_is_used_when_one_is_cut_off_or_dead() {
     lan_test(|host, lan, _| {
         let hosts = [Host::new(), Host::new(), Host::new()];
-        let mut members = three(&hosts, lan);
+        let members = three(&hosts, lan);
         let cluster = cluster(EtcdConfig::new(members.iter().map(|member| member.endpoint.clone())));
         on(host, async {
             cluster.create_network(&network("blue", 4096, "10.0.0.0/24")).await.unwrap();

@@ -3,6 +3,7 @@
 mod blocks;
 mod etcd;
 mod failures;
+mod keeping;
 mod nodes;
 mod records;
 mod secrets;

@@ -3,6 +3,7 @@
 //! A [`Cluster`] refuses what may not be, by transaction: two networks with one name, VNI or address, two attachments with one
 //! address, a block of two owners, words of a node that has joined anew since. It decides nothing.
 
+pub mod embedded;
 mod error;
 pub mod etcd;
 

@@ -8,8 +8,8 @@ use berth_types::{NetworkName, NodeName};
 use ipnetwork::IpNetwork;
 
 use super::NodeView;
-use crate::cluster::EntryKey;
-use crate::model::{Block, Lend, OverlayAttachment, OverlayNetwork};
+use crate::cluster::{Entry, EntryKey};
+use crate::model::{Block, Lend, Node, OverlayAttachment, OverlayNetwork};
 
 /// Something that is other than it was. Both ends differ; what came and went in between is not told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,26 @@ impl Deltas {
         self.nodes.is_empty() && self.networks.is_empty()
     }
 
+    /// The records that are other than they were, as they are written down: path and value, or that it is gone.
+    pub fn records(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let mut records = Vec::new();
+        for (name, turn) in &self.nodes {
+            let side = |side: fn(&NodeView) -> &Option<Arc<Node>>,
+                        entry: fn(Node) -> Entry,
+                        key: EntryKey| {
+                let of = |end: &Option<Arc<NodeView>>| end.as_ref().and_then(|view| side(view).clone());
+                let (before, after) = (of(&turn.before), of(&turn.after));
+                (before != after).then(|| (key.path(), after.map(|node| entry(Node::clone(&node)).value())))
+            };
+            records.extend(side(|view| &view.present, Entry::Node, EntryKey::Node(name.clone())));
+            records.extend(side(|view| &view.known, Entry::Known, EntryKey::Known(name.clone())));
+        }
+        for (name, delta) in &self.networks {
+            delta.records(name, &mut records);
+        }
+        records
+    }
+
     pub(super) fn network(&mut self, name: &NetworkName) -> &mut NetworkDelta {
         self.networks.entry(name.clone()).or_default()
     }
@@ -85,6 +105,24 @@ impl NetworkDelta {
             && attachments.is_empty()
             && blocks.is_empty()
             && lends.is_empty()
+    }
+
+    fn records(&self, network: &NetworkName, records: &mut Vec<(String, Option<Vec<u8>>)>) {
+        fn value<T: Clone>(turn: &Turn<T>, entry: fn(T) -> Entry) -> Option<Vec<u8>> {
+            turn.after.as_deref().map(|after| entry(after.clone()).value())
+        }
+        let Self { record, addresses: _, attachments, blocks, lends } = self;
+        let record =
+            record.iter().map(|turn| (EntryKey::Network(network.clone()), value(turn, Entry::Network)));
+        let attachments = attachments.iter().map(|(key, turn)| (key.clone(), value(turn, Entry::Attachment)));
+        let blocks = blocks
+            .iter()
+            .map(|(cidr, turn)| (EntryKey::Block(network.clone(), *cidr), value(turn, Entry::Block)));
+        let lends = lends
+            .iter()
+            .map(|(address, turn)| (EntryKey::Lend(network.clone(), *address), value(turn, Entry::Lend)));
+        let all = record.chain(attachments).chain(blocks).chain(lends);
+        records.extend(all.map(|(key, value)| (key.path(), value)));
     }
 
     fn settle(&mut self) {

@@ -244,6 +244,7 @@ proptest! {
     fn changes_applied_are_the_listing_of_the_result(batches in prop::collection::vec(prop::collection::vec(changes(), 0..8), 0..8)) {
         let mut model: BTreeMap<EntryKey, Entry> = BTreeMap::new();
         let mut view = View::default();
+        let mut disk: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for (number, batch) in batches.into_iter().enumerate() {
             for change in &batch {
                 match change {
@@ -261,6 +262,17 @@ proptest! {
             prop_assert_eq!(&view.nodes, &listed.nodes);
             prop_assert_eq!(&view.networks, &listed.networks);
             prop_assert_eq!(sorted(view.entries()), model.values().cloned().collect::<Vec<_>>());
+
+            // What is written down of the deltas leads there too.
+            for (path, value) in deltas.records() {
+                match value {
+                    Some(value) => drop(disk.insert(path, value)),
+                    None => prop_assert!(disk.remove(&path).is_some(), "{} was not there", path),
+                }
+            }
+            let written: BTreeMap<String, Vec<u8>> =
+                model.values().map(|entry| (entry.key().path(), entry.value())).collect();
+            prop_assert_eq!(&disk, &written);
 
             // The deltas lead from the one to the other, say nothing that is not so, and are what a new listing would say.
             let mut followed = believed(&before);

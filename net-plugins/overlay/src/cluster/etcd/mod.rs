@@ -26,6 +26,7 @@ use ipnetwork::IpNetwork;
 pub use config::{EtcdConfig, PREFIX, Password, TlsFiles};
 
 use self::change::Slot;
+pub(crate) use self::networks::refuse_taken;
 use self::session::{Fault, Sessions};
 use super::{Answer, Cluster, ClusterError, EntryKey, Listing, Removal, Revision, Watch};
 use crate::model::{Block, Lend, LendState, Node, OverlayAttachment, OverlayNetwork};

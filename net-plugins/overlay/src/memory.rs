@@ -1,0 +1,34 @@
+//! The cluster as last seen, kept on disk: a node that boots while the cluster is away forwards to where containers were.
+
+use berth_store::{ReadTx, StoreError, Tx};
+
+use crate::cluster::keys::{self, Read};
+use crate::cluster::{Listing, Revision};
+use crate::view::Deltas;
+
+/// What was last seen. Records that this version cannot read are passed over, as in the cluster itself.
+///
+/// # Errors
+///
+/// [`StoreError`]: the records cannot be read.
+pub fn load(tx: &ReadTx<'_>) -> Result<Listing, StoreError> {
+    let mut listing = Listing { revision: Revision(tx.cluster_revision()?), ..Listing::default() };
+    for (path, value) in tx.cluster_records()? {
+        match keys::read(&path, &value) {
+            Read::Entry(entry) => listing.entries.push(entry),
+            Read::Foreign(foreign) => listing.foreign.push(foreign),
+            Read::Index => (),
+        }
+    }
+    Ok(listing)
+}
+
+/// Notes what is different at `revision`. One durable write: changes that come together are noted together.
+///
+/// # Errors
+///
+/// [`StoreError`]: the records cannot be written.
+pub fn note(tx: &Tx<'_>, revision: Revision, deltas: &Deltas) -> Result<(), StoreError> {
+    let records = deltas.records();
+    tx.cluster_seen(revision.0, records.iter().map(|(path, value)| (path.as_str(), value.as_deref())))
+}
