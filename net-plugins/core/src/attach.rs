@@ -305,6 +305,10 @@ fn lease(tx: &Tx<'_>, request: &AttachRequest) -> Result<(Addresses, Vec<LeaseRo
             let (routes, dns) = (config.routes.clone(), resolv_conf.clone());
             Ok((Addresses { leases: given.addresses, routes, dns }, given.reclaimed))
         }
+        Addressing::Shared { pools, request } => {
+            let given = allocate(tx, &pools(tx)?, request, BootTime::now(), &mut is_dead)?;
+            Ok((Addresses { leases: given.addresses, ..Addresses::default() }, given.reclaimed))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
 use crate::names::{Changed, forget_flows, tell_if_there};
 use crate::network::NetworkRecord;
-use crate::overlay::{faults, is_device, network_of_vxlan};
+use crate::overlay::{faults, is_device, key_of_host, network_of_vxlan};
 use crate::plan::{Joining, is_ours};
 use crate::rules;
 
@@ -172,7 +172,8 @@ impl Berth {
             if request.network.as_ref().is_some_and(|network| *network != owner.network) {
                 continue;
             }
-            if self.held_of(owner)?.is_some() {
+            // A host's own address in an overlay is no container's, and in no engine's list.
+            if *owner == key_of_host(&owner.network) || self.held_of(owner)?.is_some() {
                 continue;
             }
             let listed = (owner.container.clone(), owner.ifname.clone());

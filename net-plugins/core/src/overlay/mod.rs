@@ -18,7 +18,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use berth_netlink::{BridgePort, Link, LinkKind, PortChange};
-use berth_types::{IfName, MacAddr, NetworkName, Vni, fnv64};
+use berth_types::{AttachmentKey, IfName, MacAddr, NetworkName, Vni, fnv64};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,15 @@ pub fn vxlan_alias(network: &NetworkName) -> String {
 /// Reads back what [`vxlan_alias`] wrote.
 pub(crate) fn network_of_vxlan(alias: &str) -> Option<NetworkName> {
     alias.strip_prefix("berth ")?.strip_suffix(" vxlan")?.parse().ok()
+}
+
+/// Under which name a host's own addresses in a network are kept from its containers: no engine has a container of that number.
+pub fn key_of_host(network: &NetworkName) -> AttachmentKey {
+    AttachmentKey {
+        network: network.clone(),
+        container: "0".parse().expect("a digit is a container id"),
+        ifname: "node".parse().expect("four letters are an interface name"),
+    }
 }
 
 /// The address as a gateway has it on the bridge of an overlay: without its subnet.
