@@ -211,6 +211,7 @@ mod tests {
             underlay_mtu: 1420,
             public_key: None,
             boot: BootId::new("b"),
+            identity: String::new(),
             epoch: 1,
         };
         let said: Vec<String> = faults(1450, local, &ways, [&node]).iter().map(ToString::to_string).collect();

@@ -25,6 +25,16 @@ pub struct AskNetwork {
     /// What it is made as where the cluster has none of the name; absent, that is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<NewNetwork>,
+    /// A certain address that is needed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+}
+
+impl AskNetwork {
+    /// The network of this name, which is there.
+    pub fn named(name: NetworkName) -> Self {
+        Self { name, create: None, address: None }
+    }
 }
 
 /// A network to create. What is absent is chosen.

@@ -21,6 +21,7 @@ fn member(number: u8, epoch: u64) -> Member {
         vtep6: None,
         underlay_mtu: 1500,
         public_key: Some(text),
+        identity: String::new(),
         boot: berth_types::BootId::new("b"),
         epoch,
     };
@@ -58,6 +59,7 @@ fn keys_that_are_none_are_told_by_their_node() {
         vtep6: None,
         underlay_mtu: 1500,
         public_key: key.map(str::to_owned),
+        identity: String::new(),
         boot: berth_types::BootId::new("b"),
         epoch: 1,
     };
