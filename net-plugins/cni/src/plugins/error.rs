@@ -38,6 +38,7 @@ fn code(err: &CoreError) -> Code {
     match err {
         CoreError::Store(_) | CoreError::Record { .. } => Code::State,
         CoreError::Ipam(err) => of_ipam(err),
+        CoreError::NoRoom { .. } => Code::PoolExhausted,
         CoreError::Pool(_) => Code::AddressTaken,
         CoreError::Plan(
             PlanError::NotABridge { .. }
