@@ -21,6 +21,7 @@ mod cluster;
 mod codec;
 mod db;
 mod dirs;
+mod elsewhere;
 mod error;
 mod lease;
 pub mod lock;

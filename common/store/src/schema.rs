@@ -19,8 +19,11 @@ impl Schema {
 
 /// `synchronous=OFF`: tmpfs has nothing to sync to, and on a disk a power failure ends the boot that the records belong
 /// to, so that what it may tear is never read again. A crash of a process alone loses nothing with it.
-pub(crate) const RUN: Schema =
-    Schema { steps: &[RUN_1, RUN_2, RUN_VOLUMES], pragmas: "PRAGMA synchronous=OFF;", keeps_log: false };
+pub(crate) const RUN: Schema = Schema {
+    steps: &[RUN_1, RUN_2, RUN_VOLUMES, RUN_ELSEWHERE],
+    pragmas: "PRAGMA synchronous=OFF;",
+    keeps_log: false,
+};
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
 pub(crate) const STATE: Schema = Schema {
@@ -125,6 +128,15 @@ CREATE TABLE session (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE shown (
+  network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  PRIMARY KEY (network, container, ifname)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Members of this host's networks that are on other hosts.
+const RUN_ELSEWHERE: &str = "
+CREATE TABLE elsewhere (
   network TEXT NOT NULL, container TEXT NOT NULL, ifname TEXT NOT NULL,
   payload TEXT NOT NULL,
   PRIMARY KEY (network, container, ifname)

@@ -177,6 +177,7 @@ impl Store {
                 "DELETE FROM pool",
                 "DELETE FROM session",
                 "DELETE FROM shown",
+                "DELETE FROM elsewhere",
                 "DELETE FROM volume_use",
                 "DELETE FROM meta",
             ] {

@@ -145,10 +145,11 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_fixture_of_every_version_is_led_to_the_newest() {
-    let [run_1, run_2, run_3] = [
+    let [run_1, run_2, run_3, run_4] = [
         include_str!("fixtures/run-v1.sql"),
         include_str!("fixtures/run-v2.sql"),
         include_str!("fixtures/run-v3.sql"),
+        include_str!("fixtures/run-v4.sql"),
     ];
     let [state_1, state_2, state_3] = [
         include_str!("fixtures/state-v1.sql"),
@@ -160,6 +161,7 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
         ((2, run_2), (1, state_1)),
         ((3, run_3), (2, state_2)),
         ((3, run_3), (3, state_3)),
+        ((4, run_4), (3, state_3)),
     ];
     for (run, state) in pairs {
         let fixtures = [("run.db", run.0, run.1), ("state.db", state.0, state.1)];

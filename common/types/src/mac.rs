@@ -47,6 +47,16 @@ impl MacAddr {
         }
     }
 
+    /// An address made of names that are one thing's alone, such as those of an attachment: it stays when the thing is made
+    /// again, and no other thing gets it. Like [`host_ifname`](crate::host_ifname) it never changes between versions.
+    pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let [_, _, a, b, c, d, e, f] = fnv64(names).to_be_bytes();
+        // Apart from those of addresses by a bit of the first byte.
+        let Self([first, rest @ ..]) = Self::local([a, b, c, d, e, f]);
+        let [b, c, d, e, f] = rest;
+        Self([first | 0x08, b, c, d, e, f])
+    }
+
     /// Whether an interface may carry it: unicast and not all zeroes (`is_valid_ether_addr` in the kernel).
     pub fn is_assignable(self) -> bool {
         let Self([first, ..]) = self;
@@ -125,6 +135,17 @@ mod tests {
         assert_eq!(mac("n0", "fd00::2"), "06:f0:fb:e4:91:19");
         assert_ne!(mac("n0", "10.80.0.2"), mac("n1", "10.80.0.2"));
         assert_ne!(mac("n0", "fd00::2"), mac("n0", "fd00::3"));
+    }
+
+    #[test]
+    fn names_give_an_address_that_is_apart_from_those_of_addresses() {
+        let mac = MacAddr::of_names(["n0", "c1", "eth0"]);
+        assert_eq!(mac, MacAddr::of_names(["n0", "c1", "eth0"]));
+        assert_ne!(mac, MacAddr::of_names(["n0", "c2", "eth0"]));
+        for names in [["n0", "c1", "eth0"], ["n0", "c2", "eth0"], ["n1", "c1", "eth1"]] {
+            let MacAddr([first, ..]) = MacAddr::of_names(names);
+            assert_eq!(first & 0x0b, 0x0a, "local, unicast, and not as of an address");
+        }
     }
 
     #[test]

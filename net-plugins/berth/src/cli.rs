@@ -1,10 +1,12 @@
 //! What can be said on the command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_store::{Dirs, DirsError};
-use berth_types::NetworkName;
-use clap::{Args, Parser, Subcommand};
+use berth_types::{NetworkName, NodeName, Vni};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
 
 use crate::commands::{QueryArgs, VolumeCommand};
 
@@ -56,6 +58,18 @@ pub(crate) enum Command {
     /// List, inspect and remove networks
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// This host's place in a cluster, and the other nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Networks across hosts: how they are, and how well they are reached
+    #[command(subcommand)]
+    Overlay(OverlayCommand),
+    /// Draw networks, containers and nodes
+    Topology {
+        /// How
+        #[arg(long, value_enum, default_value = "tree")]
+        format: TopologyFormat,
+    },
     /// Make, mount, copy and remove volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -136,6 +150,8 @@ pub(crate) enum DnsCommand {
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
+    /// Create a network of the cluster that this host is in
+    Create(CreateArgs),
     /// List networks
     Ls,
     /// Show one network and who is on it
@@ -152,6 +168,138 @@ pub(crate) enum NetworkCommand {
         /// Say what would be removed and remove nothing
         #[arg(long)]
         dry_run: bool,
+    },
+}
+
+/// A network to create.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The network
+    #[arg(value_name = "NAME")]
+    pub(crate) name: NetworkName,
+    /// What kind; other kinds are made by the first attach, or by their engine
+    #[arg(short, long, value_enum, default_value = "overlay")]
+    pub(crate) driver: NetworkDriver,
+    /// A subnet, at most one of each family; chosen where absent
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) subnet: Vec<IpNetwork>,
+    /// A gateway in one of the subnets; the first address where absent
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Vec<IpAddr>,
+    /// The network's number on the wire; chosen where absent
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) vni: Option<Vni>,
+    /// The largest packet, bytes; what all nodes' links let through where absent
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+    /// Encrypt between nodes; refused where the kernel cannot
+    #[arg(long)]
+    pub(crate) encrypted: bool,
+    /// Nothing leaves and nothing enters
+    #[arg(long)]
+    pub(crate) internal: bool,
+    /// Broadcasts and multicasts reach every node
+    #[arg(long)]
+    pub(crate) flood: bool,
+    /// Keep its containers from each other
+    #[arg(long)]
+    pub(crate) apart: bool,
+}
+
+/// What kind of network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkDriver {
+    /// Across hosts
+    Overlay,
+}
+
+/// How a topology is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopologyFormat {
+    /// As text, for people
+    Tree,
+    /// For Graphviz
+    Dot,
+    /// For Mermaid
+    Mermaid,
+}
+
+/// What to do about nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Join a cluster; again, to change how
+    Join(JoinArgs),
+    /// Leave the cluster
+    Leave {
+        /// Also while the cluster does not answer: another node then has to remove this one
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the cluster's nodes, as last seen
+    Ls,
+    /// Remove a node that is lost for ever, with its attachments and addresses
+    Rm {
+        /// The node
+        #[arg(value_name = "NAME")]
+        name: NodeName,
+    },
+}
+
+/// How this host joins a cluster.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("place").required(true).args(["etcd", "peers"])))]
+pub(crate) struct JoinArgs {
+    /// An etcd's members, as https://HOST:PORT
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) etcd: Vec<String>,
+    /// The authority of etcd's certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub(crate) ca: Option<PathBuf>,
+    /// This node's certificate for etcd, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// The name in etcd's certificate, if it is not the URL's
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    pub(crate) server_name: Option<String>,
+    /// etcd's user
+    #[arg(long, value_name = "NAME", requires_all = ["etcd", "password_file"])]
+    pub(crate) user: Option<String>,
+    /// A file with the user's password on its first line
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// A file that lists peers and networks, the same on every node: no server is needed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peers: Option<PathBuf>,
+    /// The node's name; the host's where absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<NodeName>,
+    /// The address that VXLAN leaves from; that of the way to the cluster where absent
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<IpAddr>,
+    /// The largest packet that other nodes are reached with, bytes; the link's where absent
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+}
+
+/// What to find out about networks across hosts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OverlayCommand {
+    /// Show the cluster, its nodes, and this host's networks in it
+    Status,
+    /// Send packets to each node's address in each network: path, largest packet, loss; exit 1 if something is lost
+    Ping {
+        /// Only this network
+        #[arg(value_name = "NETWORK")]
+        network: Option<NetworkName>,
+        /// Only this node
+        #[arg(value_name = "NODE")]
+        node: Option<NodeName>,
+        /// How many packets of each size
+        #[arg(short, long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
     },
 }
 

@@ -1,10 +1,12 @@
 //! What commands show: the records, in the form they are printed and in the form of `--json`. Names of fields are
 //! promised to programs.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_core::names::NetworkNames;
 use berth_core::network::{NetworkRecord, Vlan};
+use berth_core::overlay::OverlayPort;
 use berth_core::shown::{Names, Shown};
 use berth_core::{Held, PortsRecord};
 use berth_store::{AttachmentRow, AttachmentState};
@@ -37,7 +39,19 @@ pub(crate) struct NetworkView {
     /// What is answered about names; absent where the network has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     names: Option<NetworkNames>,
+    /// The port to other hosts; absent where the network has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<OverlayView>,
     attachments: usize,
+}
+
+/// A network's port to other hosts.
+#[derive(Debug, Serialize)]
+struct OverlayView {
+    #[serde(flatten)]
+    port: OverlayPort,
+    /// The other hosts' tunnel ends, from which frames are taken.
+    vteps: Vec<IpAddr>,
 }
 
 impl NetworkView {
@@ -57,6 +71,8 @@ impl NetworkView {
             vlan,
             announces: _,
             names,
+            overlay,
+            vteps,
             pending,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
@@ -77,6 +93,7 @@ impl NetworkView {
             isolated: reach.isolated,
             internal: reach.internal,
             names,
+            overlay: overlay.map(|port| OverlayView { port, vteps: vteps.into_iter().collect() }),
             attachments,
         }
     }
@@ -263,9 +280,9 @@ fn called(shown: Option<&str>, name: &NetworkName) -> String {
 #[derive(Debug, Serialize)]
 pub(crate) struct PortView {
     proto: berth_types::Proto,
-    host_addr: std::net::IpAddr,
+    host_addr: IpAddr,
     host_port: u16,
-    target: std::net::IpAddr,
+    target: IpAddr,
     target_port: u16,
     /// How many ports in a row.
     count: u16,
@@ -362,7 +379,7 @@ pub(crate) mod samples {
     use super::*;
 
     pub(crate) fn port(text: &str, host_port: u16, count: u16) -> PublishedPort {
-        let target: std::net::IpAddr = "10.80.0.2".parse().unwrap();
+        let target: IpAddr = "10.80.0.2".parse().unwrap();
         PublishedPort {
             proto: berth_types::Proto::Tcp,
             host_addr: text.parse().unwrap(),
@@ -389,6 +406,8 @@ pub(crate) mod samples {
             vlan: None,
             announces: false,
             names: None,
+            overlay: None,
+            vteps: std::collections::BTreeSet::new(),
             pending: false,
         }
     }

@@ -17,7 +17,7 @@ use berth_types::{AttachmentKey, Family, IfName, MacAddr, NetworkName, host_ifna
 
 use crate::addressing;
 use crate::attachment::{
-    AttachmentRecord, AttachmentSpec, ContainerLink, PortSpec, attachment_alias, mac_of,
+    AttachmentRecord, AttachmentSpec, ContainerLink, PortSpec, attachment_alias, mac_of, mac_of_key,
 };
 use crate::berth::{Berth, is_dead};
 use crate::error::CoreError;
@@ -108,7 +108,11 @@ impl Berth {
         self.store_mut().write(|tx| {
             let (addresses, reclaimed) = lease(tx, request)?;
             let addresses = addressing::complete(addresses, request.network.gateway, request.default_route);
-            let mac = request.mac.or_else(|| mac_of(&request.key, &addresses.leases)).unwrap_or(random);
+            let usual = match request.network.overlay {
+                Some(_) => Some(mac_of_key(&request.key)),
+                None => mac_of(&request.key, &addresses.leases),
+            };
+            let mac = request.mac.or(usual).unwrap_or(random);
             let mut record = begin_row(tx, record_of(request, addresses, mac))?;
             claim(tx, &request.key, &mut record.published)?;
             Ok(Begun { record, reclaimed })
@@ -300,6 +304,10 @@ fn lease(tx: &Tx<'_>, request: &AttachRequest) -> Result<(Addresses, Vec<LeaseRo
             let given = allocate(tx, config, request, BootTime::now(), &mut is_dead)?;
             let (routes, dns) = (config.routes.clone(), resolv_conf.clone());
             Ok((Addresses { leases: given.addresses, routes, dns }, given.reclaimed))
+        }
+        Addressing::Shared { pools, request } => {
+            let given = allocate(tx, &pools(tx)?, request, BootTime::now(), &mut is_dead)?;
+            Ok((Addresses { leases: given.addresses, ..Addresses::default() }, given.reclaimed))
         }
     }
 }

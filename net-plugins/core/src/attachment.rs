@@ -134,7 +134,11 @@ impl AttachmentRecord {
 
     /// What its network is made for.
     pub fn joining(&self) -> Joining<'_> {
-        Joining { leases: &self.leases, own_mac: mac_of(&self.key, &self.leases) != Some(self.mac) }
+        Joining {
+            leases: &self.leases,
+            own_mac: mac_of(&self.key, &self.leases) != Some(self.mac),
+            vteps: None,
+        }
     }
 }
 
@@ -142,6 +146,13 @@ impl AttachmentRecord {
 pub fn mac_of(key: &AttachmentKey, leases: &[AddressLease]) -> Option<MacAddr> {
     let first = leases.iter().find(|lease| lease.address.is_ipv4()).or(leases.first())?;
     Some(MacAddr::of_address(&key.network, first.address.ip()))
+}
+
+/// The MAC address of an attachment on an overlay: the attachment's own and never its address's, so that what another host
+/// still has of the address's last user leads to nobody.
+pub fn mac_of_key(key: &AttachmentKey) -> MacAddr {
+    let AttachmentKey { network, container, ifname } = key;
+    MacAddr::of_names([network.as_str(), container.as_str(), ifname.as_str()])
 }
 
 /// The `ifalias` of an attachment's host link: what it is recognised by when no record is left.

@@ -7,6 +7,8 @@ use crate::attachment::AttachmentRecord;
 use crate::berth::Berth;
 use crate::elements;
 use crate::error::CoreError;
+use crate::network::NetworkRecord;
+use crate::overlay::{self, OverlayFault};
 use crate::published::Held;
 
 impl Berth {
@@ -26,7 +28,8 @@ impl Berth {
 
     /// The part of [`Berth::check`] that needs no sandbox.
     pub fn check_host(&mut self, record: &AttachmentRecord) -> Result<Vec<String>, CoreError> {
-        let gateways = self.network(&record.key.network)?.map(|network| network.gateways).unwrap_or_default();
+        let network = self.network(&record.key.network)?;
+        let addresses = network.as_ref().map(NetworkRecord::bridge_addresses).unwrap_or_default();
         let netlink = Netlink::open()?;
         let mut wrong = Vec::new();
         let bridge = netlink.link_by_name(&record.bridge)?;
@@ -40,7 +43,7 @@ impl Berth {
                     wrong.push(format!("bridge {} is down", record.bridge));
                 }
                 let present = netlink.addrs(link.index)?;
-                let lost = gateways.iter().filter(|net| !present.iter().any(|addr| addr.address == **net));
+                let lost = addresses.iter().filter(|net| !present.iter().any(|addr| addr.address == **net));
                 wrong.extend(lost.map(|net| format!("bridge {} lacks {net}", record.bridge)));
             }
         }
@@ -53,6 +56,10 @@ impl Berth {
             }
             Some(link) if !link.up => wrong.push(format!("{} is down", record.host_ifname)),
             Some(_) => (),
+        }
+        if let Some(network) = network.filter(|network| network.overlay.is_some()) {
+            let faults = overlay::faults(&network, &netlink.links()?).into_iter();
+            wrong.extend(faults.map(|OverlayFault { link, what }| format!("{link} {what}")));
         }
         Ok(wrong)
     }

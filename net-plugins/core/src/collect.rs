@@ -20,6 +20,7 @@ use crate::error::{Chain, CoreError};
 use crate::kernel::{Kernel, lay_and_fill};
 use crate::names::{Changed, forget_flows, tell_if_there};
 use crate::network::NetworkRecord;
+use crate::overlay::{faults, is_device, key_of_host, network_of_vxlan};
 use crate::plan::{Joining, is_ours};
 use crate::rules;
 
@@ -135,7 +136,15 @@ impl Berth {
         errors: &mut Vec<String>,
     ) -> Result<(), CoreError> {
         let netlink = Netlink::open()?;
+        let mut strays = Vec::new();
         for link in netlink.links()? {
+            if let Some(name) = link.alias.as_deref().and_then(network_of_vxlan) {
+                let other = request.network.as_ref().is_some_and(|network| *network != name);
+                if link.kind == LinkKind::Vxlan && !other && self.network(&name)?.is_none() {
+                    strays.push(link);
+                }
+                continue;
+            }
             if !matches!(link.kind, LinkKind::Veth | LinkKind::Ifb) {
                 continue;
             }
@@ -144,6 +153,9 @@ impl Berth {
             if other || self.held_of(&key)?.is_some() {
                 continue;
             }
+            strays.push(link);
+        }
+        for link in strays {
             report.links.push(link.name.to_string());
             if !request.dry_run {
                 errors.extend(netlink.link_del(link.index).err().map(|err| Chain(&err).to_string()));
@@ -160,7 +172,8 @@ impl Berth {
             if request.network.as_ref().is_some_and(|network| *network != owner.network) {
                 continue;
             }
-            if self.held_of(owner)?.is_some() {
+            // A host's own address in an overlay is no container's, and in no engine's list.
+            if *owner == key_of_host(&owner.network) || self.held_of(owner)?.is_some() {
                 continue;
             }
             let listed = (owner.container.clone(), owner.ifname.clone());
@@ -241,6 +254,11 @@ impl Berth {
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
             let netlink = Netlink::open()?;
+            if let Some(overlay) = &record.overlay {
+                let device = netlink.link_by_name(&overlay.device())?;
+                let made = device.filter(|link| is_device(link, name, overlay, record.pending));
+                made.map(|link| netlink.link_del(link.index)).transpose()?;
+            }
             let made = |link: &Link| link.kind == LinkKind::Bridge && is_ours(link, Some(&record));
             if let Some(link) = netlink.link_by_name(&record.bridge)?.filter(made) {
                 netlink.link_del(link.index)?;
@@ -282,7 +300,7 @@ impl Berth {
             let on_none = ports.any(|port| port.master.is_none());
             let broken = match link_of(&network.bridge) {
                 None => on_none || declared.contains(&network.name),
-                Some(bridge) => on_none || has_lost(&network, bridge, &addrs),
+                Some(bridge) => on_none || has_lost(&network, bridge, &addrs, &links),
             };
             let other = request.network.as_ref().is_some_and(|name| *name != network.name);
             if !broken || other || report.networks.contains(&network.name) {
@@ -297,7 +315,7 @@ impl Berth {
         Ok(())
     }
 
-    fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
+    pub(crate) fn mend_network(&mut self, network: &NetworkRecord) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
         self.make_network(&mut kernel, &network.spec(), Joining::default())?;
@@ -448,11 +466,11 @@ impl Berth {
     }
 }
 
-/// Whether somebody took down a bridge that berth made, or an address of it away.
-fn has_lost(network: &NetworkRecord, bridge: &Link, addrs: &[Addr]) -> bool {
+/// Whether somebody took down a bridge that berth made, or an address of it away, or changed an overlay's device.
+fn has_lost(network: &NetworkRecord, bridge: &Link, addrs: &[Addr], links: &[Link]) -> bool {
     let has =
-        |gateway: &IpNetwork| addrs.iter().any(|addr| addr.index == bridge.index && addr.address == *gateway);
+        |wanted: &IpNetwork| addrs.iter().any(|addr| addr.index == bridge.index && addr.address == *wanted);
     // One that is being made has not everything yet; one that others made is theirs to take down.
     let ours = network.bridge_is_ours && !network.pending && is_ours(bridge, Some(network));
-    ours && !(bridge.up && network.gateways.iter().all(has))
+    ours && !(bridge.up && network.bridge_addresses().iter().all(has) && faults(network, links).is_empty())
 }

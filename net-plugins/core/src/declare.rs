@@ -19,6 +19,7 @@ use crate::error::{Chain, CoreError};
 use crate::kernel::Kernel;
 use crate::names::{Changed, NetworkNames, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Reach};
+use crate::overlay::OverlayPort;
 use crate::plan::{Joining, overlap};
 
 /// A network as it was declared. Stored as JSON; `version` tells the layout.
@@ -41,6 +42,9 @@ pub struct Declaration {
     /// What is answered to its containers about names; nothing where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<NetworkNames>,
+    /// The port to other hosts, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayPort>,
     /// What the engine wants to find again. The core does not read it.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
@@ -113,7 +117,16 @@ impl Declaration {
             vlan: None,
             // Nobody asks where there is no gateway to ask at.
             names: self.names.clone().filter(|_| self.subnets.iter().any(|subnet| subnet.gateway.is_some())),
+            overlay: self.overlay.clone(),
         }
+    }
+
+    /// Whether it is `had` with this host in another place of the same overlay.
+    fn is_moved(&self, had: &Self) -> bool {
+        let (Some(overlay), Some(before)) = (&self.overlay, &had.overlay) else { return false };
+        let (mtu, notes) = (had.mtu, had.notes.clone());
+        overlay.is_same_network(before)
+            && Self { overlay: had.overlay.clone(), mtu, notes, ..self.clone() } == *had
     }
 
     /// What the network is made for: each gateway on the bridge, each subnet its own.
@@ -135,6 +148,17 @@ impl Berth {
     /// Declares the network and makes it. Declared as it is already, it is only made where something of it is missing. On
     /// an error nothing is left of the attempt.
     pub fn create_network(&mut self, wanted: &Declaration) -> Result<(), CoreError> {
+        self.create_overlay(wanted, None)
+    }
+
+    /// As [`Berth::create_network`], of an overlay with the other hosts' tunnel ends that are known already: frames are taken
+    /// from them from the first moment. Declared with this host in another place (address, MTU, Ethernet address), it is
+    /// changed.
+    pub fn create_overlay(
+        &mut self,
+        wanted: &Declaration,
+        vteps: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), CoreError> {
         let host = HostLock::shared(self.dirs())?;
         let routes = HostRoutes::read()?;
         let text = payload(wanted)?;
@@ -142,13 +166,17 @@ impl Berth {
             if let Some(row) = tx.network(&wanted.name)? {
                 let had: Declaration = parsed(&row.name, &row.payload)?;
                 let exists = DeclareError::Exists { name: wanted.name.clone() };
+                if wanted.is_moved(&had) && had != *wanted {
+                    tx.network_put(&wanted.name, &text)?;
+                    return Ok(false);
+                }
                 return if had == *wanted { Ok(false) } else { Err(exists.into()) };
             }
             refuse(wanted, &others(tx, &wanted.name)?, &routes)?;
             tx.network_put(&wanted.name, &text)?;
             Ok::<_, CoreError>(true)
         })?;
-        let made = self.make_declared(wanted);
+        let made = self.make_overlay(wanted, vteps);
         if let (Err(cause), true) = (&made, is_new) {
             tracing::debug!(network = %wanted.name, error = %Chain(cause), "taking the declaration back");
             let taken_back = self.remove_network(&wanted.name).and_then(|()| self.undeclare(&wanted.name));
@@ -163,10 +191,18 @@ impl Berth {
 
     /// Makes a declared network in the kernel where it is not, or not whole.
     pub fn make_declared(&mut self, declaration: &Declaration) -> Result<(), CoreError> {
+        self.make_overlay(declaration, None)
+    }
+
+    fn make_overlay(
+        &mut self,
+        declaration: &Declaration,
+        vteps: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
         let leases = declaration.leases();
-        let joining = Joining { leases: &leases, ..Joining::default() };
+        let joining = Joining { leases: &leases, vteps, ..Joining::default() };
         self.ensure_network(&mut kernel, &declaration.spec(), joining).map(drop)?;
         if declaration.names.is_some() {
             tell_if_there(self.dirs(), &Changed::network(&declaration.name));
@@ -350,6 +386,7 @@ mod tests {
             reach: Reach::default(),
             subnets: vec![DeclaredSubnet { subnet: subnet.parse().unwrap(), gateway: None }],
             names: None,
+            overlay: None,
             notes: BTreeMap::new(),
         }
     }

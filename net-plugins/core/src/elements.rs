@@ -22,6 +22,7 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
     if network.is_for_names_alone() {
         return elements;
     }
+    elements.extend(of_overlay(network));
     elements.insert(Element::Bridge(bridge.clone()));
     if reach.between_containers {
         elements.insert(Element::Within(bridge.clone(), bridge.clone()));
@@ -48,6 +49,19 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
     }
     if !reach.masquerade && !reach.internal {
         elements.insert(Element::Routed(bridge.clone()));
+    }
+    elements
+}
+
+/// Elements of a network's port to other hosts: frames come from its known tunnel ends only, and its containers that are kept
+/// apart are so from those of other hosts too.
+fn of_overlay(network: &NetworkRecord) -> BTreeSet<Element> {
+    let NetworkRecord { overlay, vteps, reach, .. } = network;
+    let Some(overlay) = overlay else { return BTreeSet::new() };
+    let mut elements: BTreeSet<Element> = vteps.iter().map(|vtep| Element::Vtep(*vtep)).collect();
+    elements.insert(Element::VxlanPort(overlay.port));
+    if !reach.between_containers {
+        elements.insert(Element::ApartAcross(overlay.device()));
     }
     elements
 }

@@ -90,6 +90,14 @@ pub enum CoreError {
         /// What is missing, in a sentence.
         what: String,
     },
+    /// This host has no addresses of the network to give.
+    #[error("network `{network}` has no address left on this host: {why}")]
+    NoRoom {
+        /// The network.
+        network: berth_types::NetworkName,
+        /// What is missing.
+        why: String,
+    },
     /// Several things went wrong; everything that could be done was done.
     #[error("{}", .0.join("; "))]
     Several(Vec<String>),

@@ -1,5 +1,7 @@
 //! The real kernel as what a plan is applied to.
 
+mod vxlan;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -190,7 +192,7 @@ impl<'a> Kernel<'a> {
 }
 
 /// Addresses of a gateway and of a container are nobody else's: the records see to it.
-const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
+const NO_DAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false, deprecated: false };
 
 /// How long a link or an address may take to come into effect; it is a matter of microseconds, or of milliseconds on a
 /// machine that is busy.
@@ -297,9 +299,10 @@ impl Apply for Kernel<'_> {
                 Ok(Undo::Nothing)
             }
             Step::Sysctl { key, value, host_wide } => Ok(switch_write(key, value, *host_wide)?),
-            Step::AddrAdd { link, address } => {
+            Step::AddrAdd { link, address, deprecated } => {
                 let index = self.index(link)?;
-                let added = self.host.addr_add(index, *address, NO_DAD)?;
+                let flags = AddrFlags { deprecated: *deprecated, ..NO_DAD };
+                let added = self.host.addr_add(index, *address, flags)?;
                 Ok(if added {
                     Undo::AddrDel { link: link.clone(), address: *address }
                 } else {
@@ -348,6 +351,23 @@ impl Apply for Kernel<'_> {
                     ..PortChange::default()
                 };
                 self.host.bridge_port_set(index, port)?;
+                Ok(Undo::Nothing)
+            }
+            Step::VxlanAdd { overlay, alias, bridge } => self.vxlan_add(overlay, alias, bridge),
+            Step::VxlanSet { overlay, alias, bridge } => {
+                self.vxlan_set(overlay, alias, bridge)?;
+                Ok(Undo::Nothing)
+            }
+            Step::VxlanDel { link } => {
+                let index = self.index(link)?;
+                self.host.link_del(index)?;
+                self.indexes.remove(link);
+                Ok(Undo::Nothing)
+            }
+            Step::BridgeSet { bridge, mac, mtu } => {
+                let index = self.index(bridge)?;
+                let change = LinkChange { mac: Some(*mac), mtu: Some(*mtu), ..LinkChange::default() };
+                self.host.link_change(index, &change)?;
                 Ok(Undo::Nothing)
             }
             Step::PortVlan { port, range: (first, last), pvid } => {

@@ -1,12 +1,14 @@
 //! What a network is: the choices a caller makes, and what is remembered of it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use berth_types::{IfName, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NamesSource, NetworkNames};
+use crate::overlay::OverlayPort;
 
 /// A bridge network as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct NetworkSpec {
     pub vlan: Option<Vlan>,
     /// What is answered to its containers about names; nothing where absent.
     pub names: Option<NetworkNames>,
+    /// The port to other hosts, if it has one. Its MTU is the network's.
+    pub overlay: Option<OverlayPort>,
 }
 
 /// What to do about a different address of the same family on the bridge.
@@ -104,6 +108,12 @@ pub struct NetworkRecord {
     /// What is answered to its containers about names, at its gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<NetworkNames>,
+    /// The port to other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayPort>,
+    /// The other hosts' tunnel ends, from which frames are taken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub vteps: BTreeSet<IpAddr>,
     /// Whether somebody is making or changing it, or began to and was killed.
     pub pending: bool,
 }
@@ -119,9 +129,15 @@ impl NetworkRecord {
 
     /// What to ask for to have it again.
     pub fn spec(&self) -> NetworkSpec {
-        let Self { name, bridge, mtu, gateway, promisc, reach, vlan, names, .. } = self.clone();
+        let Self { name, bridge, mtu, gateway, promisc, reach, vlan, names, overlay, .. } = self.clone();
         let other_address = OtherAddress::Refuse;
-        NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names }
+        NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names, overlay }
+    }
+
+    /// What is on its bridge: the gateways' addresses, and on an overlay this host's own.
+    pub fn bridge_addresses(&self) -> BTreeSet<IpNetwork> {
+        let own = self.overlay.iter().flat_map(|overlay| &overlay.addresses);
+        self.gateways.iter().chain(own).copied().collect()
     }
 
     /// Whether another plugin's network is recorded here for its names and nothing else.

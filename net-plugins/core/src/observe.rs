@@ -20,7 +20,7 @@ pub(crate) fn network(
 ) -> Result<Observed, CoreError> {
     let bridge = kernel.host().link_by_name(&spec.bridge)?;
     let bridge_addresses = match &bridge {
-        Some(link) if spec.gateway => addresses(kernel, link.index)?,
+        Some(link) if spec.gateway || spec.overlay.is_some() => addresses(kernel, link.index)?,
         _ => Vec::new(),
     };
     let record = berth.network(&spec.name)?;
@@ -31,8 +31,10 @@ pub(crate) fn network(
     // Reading a switch costs as much as there are sandboxes (all of them have an entry of its name in the kernel's cache),
     // so IPv6's is read only where it matters.
     let forwarding = Forwarding { v4: on(switch::forward_v4()), v6: has_v6 && on(switch::forward_v6()) };
+    let device = spec.overlay.as_ref().map(|overlay| kernel.host().link_by_name(&overlay.device()));
     let mut observed = Observed {
         bridge,
+        vxlan: device.transpose()?.flatten(),
         bridge_addresses,
         network: record,
         forwarding,

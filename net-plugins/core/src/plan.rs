@@ -3,6 +3,10 @@
 //! Order matters for safety: the guard and the forwarding rules are in place before the link they are about is up
 //! (no instant with less isolation than declared), router advertisements are refused before the bridge is up.
 
+mod error;
+
+pub use error::PlanError;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,6 +23,7 @@ use crate::attachment::{attachment_alias, bridge_alias};
 use crate::elements;
 use crate::names::{NamesSource, NetworkNames};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Vlan, subnet_of};
+use crate::overlay::{alone, plan_overlay};
 use crate::published::Published;
 use crate::step::{Plan, Step};
 use crate::switch;
@@ -42,6 +47,8 @@ pub struct Observed {
     pub ra_uplinks: Vec<IfName>,
     /// Whether the kernel filters VLANs on bridges.
     pub vlan_filtering: bool,
+    /// The link that has the name of the network's VXLAN device, for an overlay.
+    pub vxlan: Option<Link>,
     /// Host links of the network's attachments that are on no bridge: theirs was deleted.
     pub orphans: Vec<(IfName, PortSpec)>,
 }
@@ -55,51 +62,6 @@ pub struct Forwarding {
     pub v6: bool,
 }
 
-/// Why a network or an attachment cannot be planned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// The bridge's name belongs to something else.
-    #[error(
-        "failed to create bridge \"{name}\": \"{name}\" already exists but is not a bridge (it is {kind})"
-    )]
-    NotABridge {
-        /// The name.
-        name: IfName,
-        /// What it is.
-        kind: String,
-    },
-    /// The bridge has another address of the family.
-    #[error("bridge `{bridge}` already has address {found}, not {wanted}; remove it or set `forceAddress`")]
-    OtherAddress {
-        /// The bridge.
-        bridge: IfName,
-        /// The address it has.
-        found: IpNetwork,
-        /// The address asked for.
-        wanted: IpNetwork,
-    },
-    /// The subnet overlaps another network's.
-    #[error("subnet {subnet} overlaps {other} of network `{holder}` on bridge `{bridge}`")]
-    Overlap {
-        /// The subnet asked for.
-        subnet: IpNetwork,
-        /// The other subnet.
-        other: IpNetwork,
-        /// Its network.
-        holder: String,
-        /// Its bridge.
-        bridge: IfName,
-    },
-    /// The kernel cannot do what the configuration asks.
-    #[error("this kernel cannot do {what}: {option} is off")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// The kernel option.
-        option: &'static str,
-    },
-}
-
 /// What a network is made or changed for. Nothing, where it is only mended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Joining<'a> {
@@ -107,6 +69,8 @@ pub struct Joining<'a> {
     pub leases: &'a [AddressLease],
     /// Whether a MAC address comes with them that is not made of them.
     pub own_mac: bool,
+    /// Tunnel ends of other hosts that take the place of those known before.
+    pub vteps: Option<&'a BTreeSet<IpAddr>>,
 }
 
 /// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and what is `joining` want
@@ -151,6 +115,7 @@ pub fn plan_network(
     let after = elements::of_network(&record);
     plan.push_elements(after.difference(&before).cloned().collect());
     gateway_addresses(&mut plan, spec, &record, observed)?;
+    plan_overlay(&mut plan, &record, observed)?;
     if observed.bridge.as_ref().is_none_or(|link| !link.up) {
         plan.push(Step::LinkUp { link: spec.bridge.clone() });
     }
@@ -184,8 +149,11 @@ pub(crate) fn is_ours(link: &Link, network: Option<&NetworkRecord>) -> bool {
 }
 
 fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Observed) -> NetworkRecord {
-    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names } = spec;
+    let NetworkSpec { name, bridge, mtu, gateway, other_address, promisc, reach, vlan, names, overlay } =
+        spec;
     let old = observed.network.as_ref();
+    // Who says nothing of other hosts does not take a network off them.
+    let overlay = overlay.as_ref().or(old.and_then(|old| old.overlay.as_ref()));
     let mut gateways: BTreeSet<IpNetwork> = old.map(|old| old.gateways.clone()).unwrap_or_default();
     let mut subnets: BTreeSet<IpNetwork> = old.map(|old| old.subnets.clone()).unwrap_or_default();
     for lease in joining.leases {
@@ -197,7 +165,7 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
             if *other_address == OtherAddress::Replace {
                 gateways.retain(|had| had.is_ipv4() != address.is_ipv4());
             }
-            gateways.insert(address);
+            gateways.insert(if overlay.is_some() { alone(address.ip()) } else { address });
         }
     }
     let chained = |names: &&NetworkNames| names.source == NamesSource::Chained;
@@ -213,12 +181,21 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
         gateways,
         subnets,
         // Made again it keeps its MAC: containers know their gateway by it.
-        mac: observed.bridge.as_ref().map_or(old.map(|old| old.mac), |link| link.mac).unwrap_or(mac),
-        mtu: *mtu,
+        mac: match overlay {
+            Some(overlay) => overlay.mac,
+            None => observed.bridge.as_ref().map_or(old.map(|old| old.mac), |link| link.mac).unwrap_or(mac),
+        },
+        mtu: overlay.map(|overlay| overlay.mtu).or(*mtu),
         promisc: *promisc,
         vlan: vlan.clone(),
         announces: !gateway || old.is_some_and(|old| old.announces) || joining.own_mac,
         names: had.cloned(),
+        overlay: overlay.cloned(),
+        vteps: match (overlay, joining.vteps) {
+            (None, _) => BTreeSet::new(),
+            (Some(_), Some(vteps)) => vteps.clone(),
+            (Some(_), None) => old.map(|old| old.vteps.clone()).unwrap_or_default(),
+        },
         pending: false,
     };
     // What a chained plugin said of names is not this plugin's to take back.
@@ -259,7 +236,7 @@ fn add_bridge(plan: &mut Plan, spec: &NetworkSpec, record: &NetworkRecord) {
     plan.push(Step::BridgeAdd {
         name: name.clone(),
         mac: record.mac,
-        mtu: spec.mtu,
+        mtu: record.mtu,
         alias: bridge_alias(&spec.name),
         vlan_filtering: spec.vlan.is_some(),
     });
@@ -286,14 +263,16 @@ fn gateway_addresses(
     observed: &Observed,
 ) -> Result<(), PlanError> {
     let present = &observed.bridge_addresses;
-    for wanted in record.gateways.iter().filter(|wanted| !present.contains(wanted)) {
+    let all = record.bridge_addresses();
+    for wanted in all.iter().filter(|wanted| !present.contains(wanted)) {
         // IPv6 links carry several addresses as a matter of course: only an overlapping one is in the way.
         let in_the_way = |found: &&IpNetwork| match wanted {
-            IpNetwork::V4(_) => found.is_ipv4() && !record.gateways.contains(found),
-            IpNetwork::V6(_) => found.is_ipv6() && overlap(found, wanted),
+            IpNetwork::V4(_) => found.is_ipv4() && !all.contains(found),
+            IpNetwork::V6(_) => found.is_ipv6() && overlap(found, wanted) && !all.contains(found),
         };
-        let foreign =
-            |found: &&IpNetwork| !observed.network.as_ref().is_some_and(|net| net.gateways.contains(found));
+        let foreign = |found: &&IpNetwork| {
+            !observed.network.as_ref().is_some_and(|net| net.bridge_addresses().contains(found))
+        };
         for found in present.iter().filter(in_the_way) {
             match spec.other_address {
                 OtherAddress::Replace => {
@@ -309,7 +288,9 @@ fn gateway_addresses(
                 OtherAddress::Refuse => (),
             }
         }
-        plan.push(Step::AddrAdd { link: spec.bridge.clone(), address: *wanted });
+        // A gateway of an overlay is the same on every host: nothing that starts here may carry it.
+        let deprecated = record.overlay.is_some() && record.gateways.contains(wanted);
+        plan.push(Step::AddrAdd { link: spec.bridge.clone(), address: *wanted, deprecated });
     }
     Ok(())
 }

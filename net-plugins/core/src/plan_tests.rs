@@ -31,6 +31,7 @@ fn network(reach: Reach) -> NetworkSpec {
         reach,
         vlan: None,
         names: None,
+        overlay: None,
     }
 }
 
@@ -70,6 +71,7 @@ fn link(kind: LinkKind) -> Link {
         oper_state: OperState::Up,
         port: None,
         vlan_filtering: None,
+        vxlan: None,
     }
 }
 
@@ -279,7 +281,7 @@ impl Apply for Model {
                 format!("{key}={value}"),
                 Undo::SysctlRestore { key: key.clone(), value: value.clone() },
             ),
-            Step::AddrAdd { link, address } => {
+            Step::AddrAdd { link, address, .. } => {
                 let undo = Undo::AddrDel { link: link.clone(), address: *address };
                 self.add(format!("address {address} {link}"), undo)
             }

@@ -1,12 +1,13 @@
 //! Rebuilds lost records from the tags in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use berth_netlink::{Link, LinkKind, Netlink, sysctl};
+use berth_netlink::{Link, LinkKind, Netlink, Vxlan, sysctl};
 use berth_nft::Element;
 use berth_store::lock::RulesLock;
 use berth_store::{LeaseScope, NewAttachment};
-use berth_types::{AddressLease, AttachmentKey, Dns, Family, MacAddr, NetworkName};
+use berth_types::{AddressLease, AttachmentKey, Dns, Family, MacAddr, NetworkName, Vni};
 use ipnetwork::IpNetwork;
 
 use crate::attach::payload;
@@ -15,6 +16,7 @@ use crate::berth::Berth;
 use crate::elements::owner_mark;
 use crate::error::CoreError;
 use crate::network::{NetworkRecord, Reach, subnet_of};
+use crate::overlay::{OverlayPort, vxlan_alias};
 use crate::published::{Held, Published};
 use crate::switch;
 
@@ -39,7 +41,7 @@ fn restore(berth: &mut Berth, netlink: &Netlink) -> Result<(), CoreError> {
     restore_switches(berth, &held)?;
     for bridge in links.iter().filter(|link| link.kind == LinkKind::Bridge) {
         let Some(name) = bridge.alias.as_deref().and_then(network_of_alias) else { continue };
-        let record = network_record(netlink, name, bridge, &held)?;
+        let record = network_record(netlink, name, bridge, &links, &held)?;
         let text = payload(&record)?;
         let boot = berth.boot().clone();
         berth.store_mut().write(|tx| {
@@ -95,13 +97,24 @@ fn network_record(
     netlink: &Netlink,
     name: NetworkName,
     bridge: &Link,
+    links: &[Link],
     held: &BTreeSet<Element>,
 ) -> Result<NetworkRecord, CoreError> {
     let has = |element: Element| held.contains(&element);
     let addresses = netlink.addrs(bridge.index)?.into_iter().map(|addr| addr.address);
-    let gateways: BTreeSet<IpNetwork> =
+    let addresses: BTreeSet<IpNetwork> =
         addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
-    let subnets: BTreeSet<IpNetwork> = gateways.iter().map(|net| subnet_of(*net)).collect();
+    let device = links.iter().find(|link| link.alias.as_ref() == Some(&vxlan_alias(&name)));
+    let restored = device.map(|link| restored(netlink, link, bridge, &addresses)).transpose()?.flatten();
+    let (overlay, vteps) = restored.unzip();
+    // An overlay's bridge has this host's own addresses with the subnets, and gateways without.
+    let (gateways, subnets): (BTreeSet<IpNetwork>, BTreeSet<IpNetwork>) = match &overlay {
+        None => (addresses.clone(), addresses.iter().map(|net| subnet_of(*net)).collect()),
+        Some(overlay) => {
+            let gateways = addresses.difference(&overlay.addresses).copied().collect();
+            (gateways, overlay.addresses.iter().map(|net| subnet_of(*net)).collect())
+        }
+    };
     Ok(NetworkRecord {
         version: NetworkRecord::VERSION,
         reach: Reach {
@@ -117,15 +130,33 @@ fn network_record(
         gateways,
         subnets,
         mac: bridge.mac.unwrap_or(MacAddr([2, 0, 0, 0, 0, 0])),
-        mtu: None,
+        mtu: overlay.as_ref().map(|overlay| overlay.mtu),
         promisc: bridge.promisc,
         vlan: None,
         // Nothing tells what was on it before.
         announces: true,
         // That it has some is told by an element; which, by nothing.
         names: None,
+        overlay,
+        vteps: vteps.unwrap_or_default(),
         pending: false,
     })
+}
+
+/// An overlay's port as its device tells it, and whom it has entries for.
+fn restored(
+    netlink: &Netlink,
+    link: &Link,
+    bridge: &Link,
+    addresses: &BTreeSet<IpNetwork>,
+) -> Result<Option<(OverlayPort, BTreeSet<IpAddr>)>, CoreError> {
+    let Some(Vxlan { vni, port, local: Some(local), .. }) = link.vxlan else { return Ok(None) };
+    let (Ok(vni), Some(mac)) = (Vni::new(vni), bridge.mac) else { return Ok(None) };
+    let single = |net: &IpNetwork| net.prefix() == if net.is_ipv4() { 32 } else { 128 };
+    let addresses = addresses.iter().filter(|net| !single(net)).copied().collect();
+    let flood = link.port.is_some_and(|port| port.flood);
+    let vteps = netlink.fdb(link.index)?.into_iter().filter_map(|entry| entry.vtep).collect();
+    Ok(Some((OverlayPort { vni, port, local, mtu: link.mtu, mac, addresses, flood }, vteps)))
 }
 
 fn is_link_local(net: &IpNetwork) -> bool {

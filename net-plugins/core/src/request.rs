@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use berth_ipam::PoolConfig;
 use berth_netlink::Sandbox;
+use berth_store::ReadTx;
 use berth_types::{
     AddressLease, AttachmentKey, Dns, IfName, MacAddr, Proto, PublishedPort, Route, SandboxId,
 };
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{Bandwidth, ContainerLink, DuplicateDetection};
+use crate::error::CoreError;
 use crate::names::MemberNames;
 use crate::network::NetworkSpec;
 
@@ -46,6 +48,9 @@ pub struct AttachRequest {
     pub names: Option<MemberNames>,
 }
 
+/// Reads what this host may give out of pools that are others' too.
+pub type PoolsRead = Box<dyn Fn(&ReadTx<'_>) -> Result<PoolConfig, CoreError> + Send>;
+
 /// Where an attachment's addresses come from.
 pub enum Addressing {
     /// berth's own pools, in the same transaction as the attachment's record.
@@ -54,6 +59,13 @@ pub enum Addressing {
         config: Box<PoolConfig>,
         /// Resolver settings that go with them.
         resolv_conf: Dns,
+        /// What is asked of them.
+        request: berth_ipam::Request,
+    },
+    /// This host's part of pools that it shares with others: what that is, is read in the transaction that gives.
+    Shared {
+        /// Reads the pools.
+        pools: PoolsRead,
         /// What is asked of them.
         request: berth_ipam::Request,
     },

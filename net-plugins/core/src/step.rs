@@ -11,6 +11,7 @@ use berth_types::{Family, IfName, MacAddr, PublishedPort, Route};
 use ipnetwork::IpNetwork;
 
 use crate::attachment::{Bandwidth, DuplicateDetection};
+use crate::overlay::OverlayPort;
 
 /// One change of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum Step {
         link: IfName,
         /// Host address and prefix.
         address: IpNetwork,
+        /// Never chosen as a source while there is another.
+        deprecated: bool,
     },
     /// Takes an address from a host link.
     AddrDel {
@@ -99,6 +102,38 @@ pub enum Step {
         hairpin: bool,
         /// The port reaches no other isolated port.
         isolated: bool,
+    },
+    /// Makes the VXLAN device of an overlay, down, as a port of its bridge.
+    VxlanAdd {
+        /// The network's port to other hosts.
+        overlay: OverlayPort,
+        /// Its alias.
+        alias: String,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// Gives a VXLAN device that is there its place, MTU and settings again.
+    VxlanSet {
+        /// The network's port to other hosts.
+        overlay: OverlayPort,
+        /// Its alias.
+        alias: String,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// Removes a VXLAN device of the network that is not what it should be.
+    VxlanDel {
+        /// The device.
+        link: IfName,
+    },
+    /// Gives a bridge its MAC address and MTU again.
+    BridgeSet {
+        /// The bridge.
+        bridge: IfName,
+        /// Its address.
+        mac: MacAddr,
+        /// Its MTU, bytes.
+        mtu: u32,
     },
     /// Sets the VLANs of a bridge port.
     PortVlan {
@@ -251,7 +286,10 @@ impl fmt::Display for Step {
             Self::LinkAlias { link, alias } => write!(f, "link set {link} alias \"{alias}\""),
             Self::Promisc { link } => write!(f, "link set {link} promisc on"),
             Self::Sysctl { key, value, .. } => write!(f, "sysctl {key} = {value}"),
-            Self::AddrAdd { link, address } => write!(f, "address add {address} on {link}"),
+            Self::AddrAdd { link, address, deprecated } => {
+                write!(f, "address add {address} on {link}")?;
+                if *deprecated { write!(f, ", never a source") } else { Ok(()) }
+            }
             Self::AddrDel { link, address } => write!(f, "address del {address} on {link}"),
             Self::LinkUp { link } => write!(f, "link set {link} up"),
             Self::ElementsAdd(elements) => {
@@ -269,6 +307,14 @@ impl fmt::Display for Step {
                 let flags = [(hairpin, " hairpin"), (isolated, " isolated")];
                 flags.iter().filter(|(set, _)| **set).try_for_each(|(_, flag)| f.write_str(flag))
             }
+            Self::VxlanAdd { overlay, bridge, .. } => {
+                write!(f, "vxlan add {} on {bridge}, {overlay}", overlay.device())
+            }
+            Self::VxlanSet { overlay, bridge, .. } => {
+                write!(f, "vxlan set {} on {bridge}, {overlay}", overlay.device())
+            }
+            Self::VxlanDel { link } => write!(f, "link delete {link}"),
+            Self::BridgeSet { bridge, mac, mtu } => write!(f, "link set {bridge} mac {mac} mtu {mtu}"),
             Self::PortVlan { port, range: (first, last), pvid } => {
                 write!(f, "bridge vlan add {first}-{last} on {port}")?;
                 if *pvid { write!(f, " pvid untagged") } else { Ok(()) }

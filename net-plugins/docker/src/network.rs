@@ -270,6 +270,7 @@ pub(crate) fn declaration(args: &CreateNetwork) -> Result<Declaration, Refusal> 
             servers: options.servers,
             ..NetworkNames::usual()
         }),
+        overlay: None,
         notes,
     })
 }

@@ -92,7 +92,7 @@ fn attach(clock: &mut Clock, sandbox: &Sandbox, master: u32) -> Result<u32, Box<
         master: Some(master),
         port: PortChange { hairpin: Some(true), ..PortChange::default() },
     };
-    let nodad = AddrFlags { nodad: true, noprefixroute: false };
+    let nodad = AddrFlags { nodad: true, noprefixroute: false, deprecated: false };
     let opened = clock.time("open a connection", Netlink::open)?;
     let inside =
         clock.time("open a connection in the sandbox, by its thread", || Netlink::open_in(sandbox))?;

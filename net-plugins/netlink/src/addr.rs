@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use rtnetlink::AddressMessageBuilder;
 use rustix::io::Errno;
@@ -22,6 +22,9 @@ pub struct AddrFlags {
     pub nodad: bool,
     /// No route to the address's subnet comes with it.
     pub noprefixroute: bool,
+    /// Never chosen as a source while there is another (IPv6; RFC 6724, rule 3). IPv4 has no such state: give the address
+    /// a prefix of 32 bits (`inet_select_addr` in net/ipv4/devinet.c).
+    pub deprecated: bool,
 }
 
 /// An address of a link.
@@ -56,6 +59,11 @@ impl Netlink {
         bits.set(AddressFlags::Noprefixroute, flags.noprefixroute);
         if !bits.is_empty() {
             message.attributes.push(AddressAttribute::Flags(bits));
+        }
+        if flags.deprecated && address.is_ipv6() {
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
         }
         let outcome = self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
         present(outcome, &[Errno::EXIST])

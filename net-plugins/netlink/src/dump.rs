@@ -28,7 +28,7 @@ use crate::netlink::refusal;
 const ATTEMPTS: u32 = 20;
 
 /// Larger than any piece the kernel sends: `netlink_dump` in net/netlink/af_netlink.c allocates at most 32 KiB.
-const PIECE_MAX: usize = 64 * 1024;
+pub(crate) const PIECE_MAX: usize = 64 * 1024;
 
 /// What there can be news of, by its number in linux/rtnetlink.h.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +42,8 @@ pub(crate) enum News {
 
 /// A blocking socket for lists. One list is read at a time: it is not `Sync`.
 pub(crate) struct DumpSocket {
-    socket: Socket,
-    sequence: Cell<u32>,
+    pub(crate) socket: Socket,
+    pub(crate) sequence: Cell<u32>,
 }
 
 impl DumpSocket {
@@ -71,6 +71,13 @@ impl DumpSocket {
             }
         }
         Err(NetlinkError::Interrupted { operation, attempts: ATTEMPTS })
+    }
+
+    /// The number of the next request.
+    pub(crate) fn next_sequence(&self) -> u32 {
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        sequence
     }
 
     /// Waits until `holds`, at most `timeout`, looking again at all `news`. Whether it does.
@@ -102,8 +109,7 @@ impl DumpSocket {
     }
 
     fn read_once(&self, request: RouteNetlinkMessage) -> Result<Outcome, Fault> {
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
+        let sequence = self.next_sequence();
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         message.header.sequence_number = sequence;

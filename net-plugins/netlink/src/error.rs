@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 
-use berth_types::IfName;
+use berth_types::{IfName, Vni};
 use rustix::io::Errno;
 
 use crate::SandboxError;
+use crate::link::Holder;
 
 /// The kernel's answer to a request it did not carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,41 @@ pub enum NetlinkError {
         /// Where it is taken.
         side: Side,
     },
+    /// A VXLAN device has this VNI on this UDP port.
+    #[error(
+        "VNI {vni} on UDP port {port} is taken by {holder}\n\
+         give the network another VNI or port, or remove that device"
+    )]
+    VniTaken {
+        /// The network's number on the wire.
+        vni: Vni,
+        /// The UDP port.
+        port: u16,
+        /// Who has them.
+        holder: Holder,
+    },
+    /// A VXLAN device cannot be set up: its UDP port is in use.
+    #[error(
+        "UDP port {port} of VXLAN device `{name}` is in use by {holder}\n\
+         stop it, or give the cluster another VXLAN port"
+    )]
+    UdpPortTaken {
+        /// The device.
+        name: IfName,
+        /// The UDP port.
+        port: u16,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// A bridge takes no more ports.
+    #[error(
+        "bridge {bridge} is full: it has 1023 ports, and the kernel gives a bridge no more\n\
+         put further containers on another network"
+    )]
+    BridgeFull {
+        /// The bridge, by name where it has one.
+        bridge: String,
+    },
     /// The kernel was built without something that the request needs.
     #[error("{feature}: not supported by this kernel")]
     Unsupported {
@@ -123,7 +159,9 @@ impl NetlinkError {
             Self::Kernel { source, .. } => Some(source.errno),
             Self::Socket { source, .. } => Errno::from_io_error(source),
             Self::Sandbox(err) => err.errno(),
-            Self::NameTaken { .. } => Some(Errno::EXIST),
+            Self::NameTaken { .. } | Self::VniTaken { .. } => Some(Errno::EXIST),
+            Self::UdpPortTaken { .. } => Some(Errno::ADDRINUSE),
+            Self::BridgeFull { .. } => Some(Errno::XFULL),
             Self::Unsupported { .. } => Some(Errno::OPNOTSUPP),
             Self::Invalid { .. } => Some(Errno::INVAL),
             Self::Interrupted { .. } => Some(Errno::INTR),

@@ -12,6 +12,7 @@
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`announce`] | ARP and neighbour advertisements |
 //! | [`port_list`] | which ports of the host have sockets at all |
+//! | [`xfrm`] | whether the kernel can encrypt |
 //! | [`port_probe`] | whether a port of the host is free, and who holds it |
 //!
 //! Invariants: no thread's namespace changes under a caller; nothing sleeps or polls; lists are whole or an error;
@@ -32,14 +33,15 @@ mod sys;
 pub mod sysctl;
 mod tc;
 mod watch;
+pub mod xfrm;
 
 pub use addr::{Addr, AddrFlags};
 pub use error::{NetlinkError, Refusal, Side};
 pub use link::{
-    BridgePort, BridgeSpec, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange, VethPair,
-    VethSpec, VlanFlags, VlanTarget, link_exists, vlan_filtering_supported,
+    BridgePort, BridgeSpec, Holder, LOOPBACK_INDEX, Link, LinkChange, LinkKind, OperState, PortChange,
+    VethPair, VethSpec, VlanFlags, VlanTarget, Vxlan, VxlanSpec, link_exists, vlan_filtering_supported,
 };
-pub use neigh::{FdbSpec, FdbTable, Neigh, NeighSpec};
+pub use neigh::{EntryChange, EntryFault, FdbEntry, FdbSpec, FdbState, FdbTable, Neigh, NeighSpec};
 pub use netlink::Netlink;
 pub use route::{ROUTE_PROTOCOL, RouteEntry, RouteFilter, RouteLookup, RouteSpec};
 pub use sandbox::{Sandbox, SandboxError};

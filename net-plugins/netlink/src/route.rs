@@ -134,6 +134,8 @@ pub struct RouteLookup {
     pub source: Option<IpAddr>,
     /// Whether the address is the host's own.
     pub is_local: bool,
+    /// Largest packet on the way, bytes, where the route or path MTU discovery says so; it is the link's otherwise.
+    pub mtu: Option<u32>,
 }
 
 impl Netlink {
@@ -240,9 +242,9 @@ impl Netlink {
             return Ok(None);
         }
         Ok(read(&message).and_then(|route| {
-            let RouteEntry { gateway, oif, source, .. } = route;
+            let RouteEntry { gateway, oif, source, mtu, .. } = route;
             let is_local = message.header.kind == RouteType::Local;
-            oif.map(|oif| RouteLookup { oif, gateway, source, is_local })
+            oif.map(|oif| RouteLookup { oif, gateway, source, is_local, mtu })
         }))
     }
 

@@ -102,6 +102,10 @@ fn concerns(message: &RouteNetlinkMessage, prefix: &str) -> bool {
         RouteNetlinkMessage::NewLink(link) if is_link_itself(link) && of_interest(link, prefix) => {
             let is_up = link.header.flags.contains(LinkFlags::Up);
             let on_a_bridge = link.attributes.iter().any(|at| matches!(at, LinkAttribute::Controller(_)));
+            // Settings of a VXLAN device that somebody changed are not told apart from others' news here.
+            if kind(link) == Some(InfoKind::Vxlan) && is_tagged(link, prefix) {
+                return true;
+            }
             let is_port = kind(link) == Some(InfoKind::Veth);
             !is_up || is_port != on_a_bridge || !is_tagged(link, prefix)
         }

@@ -12,7 +12,7 @@ use berth_types::{Family, MacAddr};
 use common::{PEER_MAC, World, bridge, link, name, veth};
 use ipnetwork::IpNetwork;
 
-const NODAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
+const NODAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false, deprecated: false };
 
 fn net(text: &str) -> IpNetwork {
     text.parse().unwrap()
@@ -68,7 +68,7 @@ fn addresses_are_listed_by_link_and_all_together() {
 #[test]
 fn an_address_without_its_prefix_route_has_none() {
     let (world, index) = attached();
-    let flags = AddrFlags { nodad: true, noprefixroute: true };
+    let flags = AddrFlags { nodad: true, noprefixroute: true, deprecated: false };
     for (address, family) in [("10.8.0.2/24", Family::V4), ("fd08::2/64", Family::V6)] {
         world.in_container.addr_add(index, net(address), flags).unwrap();
         let routes = world.in_container.routes(RouteFilter { family, table: Some(254) }).unwrap();

@@ -11,6 +11,17 @@ use berth_netlink::{
 use common::{BRIDGE_MAC, HOST_MAC, PEER_MAC, World, bridge, link, name, veth};
 use rustix::io::Errno;
 
+/// A port as the kernel makes it.
+const OPEN_PORT: BridgePort = BridgePort {
+    hairpin: false,
+    isolated: false,
+    learning: true,
+    flood: true,
+    mcast_flood: true,
+    bcast_flood: true,
+    neigh_suppress: false,
+};
+
 #[test]
 fn a_new_namespace_has_loopback_alone() {
     let world = World::new();
@@ -93,7 +104,7 @@ fn a_pair_is_created_in_both_places_with_all_its_settings() {
         (pair.host_index, &LinkKind::Veth, Some(HOST_MAC), 1450)
     );
     assert_eq!((host.master, host.alias.as_deref()), (Some(cni0.index), Some("berth blue c1 eth0")));
-    let port = BridgePort { hairpin: true, isolated: true, learning: true, flood: true };
+    let port = BridgePort { hairpin: true, isolated: true, ..OPEN_PORT };
     assert_eq!((host.port, host.up), (Some(port), false));
 
     let peer = link(&world.in_container, "eth0");
@@ -192,13 +203,16 @@ fn settings_of_a_port_are_changed_one_by_one() {
     let spec = VethSpec { master: Some(cni0.index), ..veth("veth0", "eth0") };
     let index = world.on_host.veth_add(&spec, &world.container).unwrap().host_index;
     let port = || link(&world.on_host, "veth0").port.unwrap();
-    assert_eq!(port(), BridgePort { hairpin: false, isolated: false, learning: true, flood: true });
+    assert_eq!(port(), OPEN_PORT);
     let change = PortChange { learning: Some(false), flood: Some(false), ..PortChange::default() };
     world.on_host.bridge_port_set(index, change).unwrap();
-    assert_eq!(port(), BridgePort { hairpin: false, isolated: false, learning: false, flood: false });
+    assert_eq!(port(), BridgePort { learning: false, flood: false, ..OPEN_PORT });
     let change = PortChange { hairpin: Some(true), isolated: Some(true), ..PortChange::default() };
     world.on_host.bridge_port_set(index, change).unwrap();
-    assert_eq!(port(), BridgePort { hairpin: true, isolated: true, learning: false, flood: false });
+    assert_eq!(
+        port(),
+        BridgePort { hairpin: true, isolated: true, learning: false, flood: false, ..OPEN_PORT }
+    );
     assert!(world.on_host.bridge_port_set(cni0.index, change).is_err(), "a bridge is no port");
 }
 

@@ -13,7 +13,7 @@ use berth_netlink::{
 use berth_types::Family;
 use common::{PEER_MAC, World, bridge, link, name, output, veth};
 
-const NODAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false };
+const NODAD: AddrFlags = AddrFlags { nodad: true, noprefixroute: false, deprecated: false };
 
 /// Much more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -29,6 +29,9 @@ pub enum Element {
     /// No frame goes from one such bridge port to another, but for what was published. The other half of a missing
     /// [`Element::Within`], which only sees what is routed.
     Apart(IfName),
+    /// No frame goes from an [`Element::Apart`] port to this one, which leads to other hosts, but for what was published.
+    /// What comes in by it goes to all ports: the host it comes from has kept its own containers apart.
+    ApartAcross(IfName),
     /// Nothing of the family is forwarded between two interfaces that are both closed.
     ClosedRouter {
         /// The family berth turned forwarding on for.
@@ -106,6 +109,7 @@ impl fmt::Display for Element {
             Self::Open(bridge) => write!(f, "open bridge {bridge}"),
             Self::Routed(bridge) => write!(f, "routed bridge {bridge}"),
             Self::Apart(port) => write!(f, "no traffic between {port} and other ports kept apart"),
+            Self::ApartAcross(port) => write!(f, "no traffic from ports kept apart to {port}"),
             Self::ClosedRouter { family, link } => {
                 write!(f, "no {family} forwarding between {link} and closed interfaces")
             }

@@ -174,6 +174,7 @@ sets! {
     GUARDED_MAC_ONLY = bridge_set("guarded_mac_only", &[IfName]);
     TRUNK = bridge_set("trunk", &[IfName]);
     APART = bridge_set("apart", &[IfName]);
+    APART_ACROSS = bridge_set("apart_across", &[IfName]);
     ALLOWED_MAC = bridge_set("allowed_mac", &[IfName, Mac]);
     ALLOWED4 = bridge_set("allowed4", &[IfName, Mac, V4]);
     ALLOWED6 = bridge_set("allowed6", &[IfName, Mac, V6]);

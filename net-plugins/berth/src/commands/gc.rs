@@ -93,7 +93,15 @@ pub(super) fn remove(
 ) -> Result<Exit, Failure> {
     let doing = format!("remove network {name}");
     let name = &berth.names().doing(&doing)?.find_network(name);
-    if let Some(declaration) = berth.declared(name).doing(&doing)? {
+    let declared = berth.declared(name).doing(&doing)?;
+    let is_clusters = declared.as_ref().map_or_else(
+        || berth_overlay::node::last_seen(berth).is_ok_and(|view| view.network(name).is_some()),
+        |declaration| declaration.engine == berth_overlay::joined::ENGINE,
+    );
+    if is_clusters && !dry_run {
+        return super::overlay::remove(berth.dirs(), name, out);
+    }
+    if let Some(declaration) = declared {
         let engine = &declaration.engine;
         return Err(Failure::plain(doing, format!("it is {engine}'s, which would go on using it"))
             .with_hint(format!("remove it there: `{engine} network rm`")));

@@ -7,7 +7,11 @@ mod gc;
 mod install;
 mod lists;
 mod manual;
+mod node;
+mod overlay;
+mod ping;
 mod status;
+mod topology;
 mod volume;
 
 use std::io::{self, Write as _};
@@ -17,7 +21,7 @@ use berth_core::Berth;
 use berth_store::Dirs;
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, DnsCommand, NetworkCommand};
+use crate::cli::{Cli, Command, DnsCommand, NetworkCommand, NodeCommand, OverlayCommand};
 use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
 use crate::log;
@@ -61,6 +65,16 @@ fn run(cli: &Cli, out: &mut Out<'_>) -> Result<Exit, Failure> {
         Command::Network(NetworkCommand::Rm { name, dry_run }) => {
             gc::remove(&mut open(&dirs)?, name, *dry_run, out)
         }
+        Command::Network(NetworkCommand::Create(args)) => overlay::create(&dirs, args, out),
+        Command::Node(NodeCommand::Join(args)) => node::join(&mut open(&dirs)?, args, out),
+        Command::Node(NodeCommand::Leave { force }) => node::leave(&mut open(&dirs)?, *force, out),
+        Command::Node(NodeCommand::Ls) => node::list(&mut open(&dirs)?, out),
+        Command::Node(NodeCommand::Rm { name }) => node::remove(&mut open(&dirs)?, name, out),
+        Command::Overlay(OverlayCommand::Status) => overlay::status(&mut open(&dirs)?, out),
+        Command::Overlay(OverlayCommand::Ping { network, node, count }) => {
+            ping::ping(&mut open(&dirs)?, (network.as_ref(), node.as_ref()), *count, out)
+        }
+        Command::Topology { format } => topology::topology(&mut open(&dirs)?, *format, out),
         Command::Volume(command) => volume::run(command, &dirs, out),
         Command::Ps { network } => lists::attachments(&mut open(&dirs)?, network.as_ref(), out),
         Command::Ports { network } => lists::ports(&mut open(&dirs)?, network.as_ref(), out),

@@ -151,7 +151,7 @@ fn attach_request(
 }
 
 /// The result in the reference's order: bridge, host end, container end.
-fn result_of(attached: Attached, conf: &NetConf, netns: &str) -> CniResult {
+pub(super) fn result_of(attached: Attached, conf: &NetConf, netns: &str) -> CniResult {
     let interface = |name: &str, mac: MacAddr, sandbox: Option<String>| Interface {
         name: name.to_owned(),
         mac: mac.to_string(),

@@ -176,6 +176,7 @@ fn network(wire: &Wire, conf: &NetConf) -> Result<NetworkSpec, CniError> {
         },
         vlan: vlan(wire)?,
         names,
+        overlay: None,
     })
 }
 
@@ -206,7 +207,7 @@ fn vlan(wire: &Wire) -> Result<Option<Vlan>, CniError> {
 }
 
 /// `runtimeConfig` before `args.cni` before `CNI_ARGS`.
-fn mac(conf: &NetConf, args: &CniArgs) -> Result<Option<MacAddr>, CniError> {
+pub(super) fn mac(conf: &NetConf, args: &CniArgs) -> Result<Option<MacAddr>, CniError> {
     let wrong = |why: String| CniError::new(Code::InvalidEnvironment, why);
     let from_env = args.get("MAC").filter(|text| !text.is_empty());
     let from_env =
@@ -225,7 +226,7 @@ pub(crate) fn port_request(mapping: &PortMapping) -> PortRequest {
     PortRequest { proto, host_addr, host_port, container_port, count: 1 }
 }
 
-fn bandwidth(conf: &NetConf) -> Result<Option<Bandwidth>, CniError> {
+pub(super) fn bandwidth(conf: &NetConf) -> Result<Option<Bandwidth>, CniError> {
     let Some(limits) = conf.runtime.bandwidth else { return Ok(None) };
     let pair = |what: &str, rate: u64, burst: u64| match (rate, burst) {
         (0, 0) => Ok(None),

@@ -38,10 +38,15 @@ fn code(err: &CoreError) -> Code {
     match err {
         CoreError::Store(_) | CoreError::Record { .. } => Code::State,
         CoreError::Ipam(err) => of_ipam(err),
+        CoreError::NoRoom { .. } => Code::PoolExhausted,
         CoreError::Pool(_) => Code::AddressTaken,
-        CoreError::Plan(PlanError::NotABridge { .. } | PlanError::OtherAddress { .. }) => {
-            Code::DeviceConflict
-        }
+        CoreError::Plan(
+            PlanError::NotABridge { .. }
+            | PlanError::OtherAddress { .. }
+            | PlanError::ForeignBridge { .. }
+            | PlanError::NotItsDevice { .. }
+            | PlanError::OtherVni { .. },
+        ) => Code::DeviceConflict,
         CoreError::Declare(_) | CoreError::Plan(PlanError::Overlap { .. }) => Code::SubnetConflict,
         CoreError::Plan(PlanError::Unsupported { .. }) => Code::UnsupportedField,
         CoreError::Execute(err) => match &err.cause {
@@ -76,7 +81,10 @@ fn code(err: &CoreError) -> Code {
 fn of_netlink(err: &NetlinkError) -> Code {
     match err {
         NetlinkError::NameTaken { side: Side::Sandbox, .. } => Code::InterfaceExists,
-        NetlinkError::NameTaken { side: Side::Host, .. } => Code::DeviceConflict,
+        NetlinkError::NameTaken { side: Side::Host, .. }
+        | NetlinkError::VniTaken { .. }
+        | NetlinkError::UdpPortTaken { .. }
+        | NetlinkError::BridgeFull { .. } => Code::DeviceConflict,
         other if other.is_forbidden() => Code::Permission,
         _ => Code::Kernel,
     }

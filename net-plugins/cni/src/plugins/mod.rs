@@ -9,6 +9,8 @@ mod ipam;
 mod ipam_call;
 mod names;
 mod none;
+mod overlay;
+mod overlay_config;
 mod portmap;
 mod rdns;
 
@@ -25,6 +27,7 @@ pub use bridge::Bridge;
 pub use host::Host;
 pub use ipam::Ipam;
 pub use none::Loopback;
+pub use overlay::Overlay;
 pub use portmap::PortMap;
 pub use rdns::Rdns;
 
@@ -41,6 +44,7 @@ pub struct Named {
 /// Every plugin.
 pub const ALL: &[Named] = &[
     Named { name: "rbridge", reference: Some("bridge"), plugin: &Bridge },
+    Named { name: "roverlay", reference: None, plugin: &Overlay },
     Named { name: "rhost", reference: None, plugin: &Host },
     Named { name: "rnone", reference: Some("loopback"), plugin: &Loopback },
     Named { name: "ripam", reference: Some("host-local"), plugin: &Ipam },

@@ -10,6 +10,7 @@ use super::records::{Recorded, Row};
 use super::{Finding, GC, Words};
 use crate::attachment::{AttachmentRecord, attachment_alias, bridge_alias, key_of_alias};
 use crate::network::NetworkRecord;
+use crate::overlay::{OverlayFault, faults, network_of_vxlan};
 use crate::published::Held;
 
 /// Compares.
@@ -24,6 +25,7 @@ pub(super) fn compare(recorded: &Recorded, seen: &Seen) -> Vec<Finding> {
         findings.extend(bridge(network, by_name.get(&network.bridge).copied(), recorded, first));
         if let Some(link) = by_name.get(&network.bridge) {
             findings.extend(gateways(network, link, &seen.addrs));
+            findings.extend(overlay(network, links));
         }
     }
     for row in recorded.rows.iter().filter(|row| row.stands()) {
@@ -86,17 +88,34 @@ fn bridge(network: &NetworkRecord, link: Option<&Link>, recorded: &Recorded, fir
     })
 }
 
+/// The way to other hosts.
+fn overlay(network: &NetworkRecord, links: &[Link]) -> Vec<Finding> {
+    let finding = |OverlayFault { link, what }: OverlayFault| {
+        Words {
+            object: &format_args!("link {link}"),
+            what: format!("of overlay network {} {what}", network.name),
+            cause: "somebody changed or deleted it; network managers do that to links they think are theirs",
+            fix: GC.to_owned(),
+        }
+        .repairable("overlay-link")
+    };
+    faults(network, links).into_iter().map(finding).collect()
+}
+
 fn gateways(network: &NetworkRecord, link: &Link, addrs: &[Addr]) -> Vec<Finding> {
     let NetworkRecord { name, bridge, gateways, .. } = network;
+    let wanted = network.bridge_addresses();
     let object = format!("bridge {bridge}");
     let mut findings = Vec::new();
-    for wanted in gateways.iter().filter(|_| network.gateway && link.kind == LinkKind::Bridge) {
+    let carries = network.gateway || network.overlay.is_some();
+    for wanted in wanted.iter().filter(|_| carries && link.kind == LinkKind::Bridge) {
+        let sort = if gateways.contains(wanted) { "gateway address" } else { "this host's address" };
         let have = addrs.iter().find(|addr| addr.index == link.index && addr.address.ip() == wanted.ip());
         match have {
             None => findings.push(
                 Words {
                     object: &object,
-                    what: format!("lacks gateway address {wanted} of network {name}"),
+                    what: format!("lacks {sort} {wanted} of network {name}"),
                     cause: "somebody removed it; network managers do that to bridges they think are theirs",
                     fix: format!("ip address add {wanted} dev {bridge}"),
                 }
@@ -105,7 +124,7 @@ fn gateways(network: &NetworkRecord, link: &Link, addrs: &[Addr]) -> Vec<Finding
             Some(addr) if addr.dad_failed => findings.push(
                 Words {
                     object: &object,
-                    what: format!("may not use gateway address {wanted}: another machine on it has the same"),
+                    what: format!("may not use {sort} {wanted}: another machine on it has the same"),
                     cause: "duplicate address detection heard an answer",
                     fix: "take the address from the other machine, or give the network another subnet"
                         .to_owned(),
@@ -193,6 +212,20 @@ fn unrecorded(recorded: &Recorded, links: &[Link]) -> Vec<Finding> {
                 }
                 .repairable("link-without-record"),
             ),
+            (LinkKind::Vxlan, None)
+                if network_of_vxlan(&format!("berth {alias}"))
+                    .is_some_and(|name| !networks.contains(&name)) =>
+            {
+                findings.push(
+                    Words {
+                        object: &object,
+                        what: "is tagged as the VXLAN device of a network that no record knows".to_owned(),
+                        cause: "a call was killed, or the records were lost",
+                        fix: GC.to_owned(),
+                    }
+                    .repairable("link-without-record"),
+                );
+            }
             (LinkKind::Bridge, None)
                 if alias.parse().is_ok_and(|name: NetworkName| !networks.contains(&name)) =>
             {

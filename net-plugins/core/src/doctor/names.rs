@@ -127,6 +127,7 @@ mod tests {
             addrs: Vec::new(),
             servers: Vec::new(),
             services: Vec::new(),
+            elsewhere: false,
         }
     }
 

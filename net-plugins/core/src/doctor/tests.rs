@@ -36,6 +36,8 @@ fn network() -> NetworkRecord {
         vlan: None,
         announces: false,
         names: None,
+        overlay: None,
+        vteps: std::collections::BTreeSet::new(),
         pending: false,
     }
 }
@@ -98,6 +100,7 @@ fn link(index: u32, name: &str, kind: LinkKind, alias: Option<String>) -> Link {
         oper_state: OperState::Up,
         port: None,
         vlan_filtering: None,
+        vxlan: None,
     }
 }
 
@@ -116,7 +119,7 @@ impl Case {
         let (network, attachment) = (network(), attachment("c1", "10.80.0.2/24"));
         let held = Held::Bridge(Box::new(attachment.clone()));
         let bridge = link(2, "br0", LinkKind::Bridge, Some(bridge_alias(&network.name)));
-        let port = BridgePort { hairpin: false, isolated: false, learning: true, flood: true };
+        let port = BridgePort { learning: true, flood: true, ..BridgePort::default() };
         let veth = Link {
             master: Some(2),
             port: Some(port),

@@ -37,7 +37,7 @@ use sandboxes::Sandboxes;
 const TAG: &str = "berth ";
 
 /// What berth's own processes are called: what they change is no damage.
-const OWN: [&str; 7] = ["berth", "berthd", "rbridge", "rhost", "rnone", "ripam", "rportmap"];
+const OWN: [&str; 8] = ["berth", "berthd", "rbridge", "roverlay", "rhost", "rnone", "ripam", "rportmap"];
 
 /// News are gathered until there were none for so long, but no longer than that after the first.
 const QUIET: Duration = Duration::from_millis(20);

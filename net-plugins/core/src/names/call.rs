@@ -1,21 +1,19 @@
 //! Calls of the server's socket, by whoever changed records: blocking, with a deadline, without a runtime.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::exchange::{ExchangeError, exchange_at};
 
 /// The server's socket, in the run directory.
 pub const SOCKET: &str = "dns.sock";
 
 /// What a server that was started on demand says, in the run directory.
 pub const LOG: &str = "dns.log";
-
-/// The largest answer that is read, bytes: a list of 100,000 names is a fifth of it.
-const ANSWER_LIMIT: u64 = 64 << 20;
 
 /// The server was not asked, or did not answer as it should.
 #[derive(Debug, thiserror::Error)]
@@ -89,79 +87,25 @@ pub fn ask(run_dir: &Path, path: &str, deadline: Duration) -> Result<Vec<u8>, Ca
 
 fn exchange(
     run_dir: &Path,
-    (method, path): (&str, &str),
+    request: (&str, &str),
     body: &[u8],
     deadline: Duration,
 ) -> Result<Vec<u8>, CallError> {
-    let socket = run_dir.join(SOCKET);
-    let until = Instant::now() + deadline;
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            CallError::Nobody { path: socket.clone() }
+    let path = run_dir.join(SOCKET);
+    exchange_at(&path, request, body, deadline).map_err(|failed| match failed {
+        ExchangeError::Nobody => CallError::Nobody { path },
+        ExchangeError::HungUp => CallError::HungUp { path },
+        ExchangeError::TimedOut => CallError::TimedOut { path, after: deadline },
+        ExchangeError::Refused { body, .. } => {
+            CallError::Refused { why: String::from_utf8_lossy(&body).trim().to_owned() }
         }
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            CallError::HungUp { path: socket.clone() }
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            CallError::TimedOut { path: socket.clone(), after: deadline }
-        }
-        _ => CallError::Io { path: socket.clone(), source },
-    };
-    let mut stream = UnixStream::connect(&socket).map_err(failed)?;
-    stream.set_write_timeout(Some(deadline)).map_err(failed)?;
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: berth\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let mut request = head.into_bytes();
-    request.extend(body);
-    stream.write_all(&request).map_err(failed)?;
-    let answer = read_until(&mut stream, until).map_err(failed)?;
-    let (status, answer) = parsed(&answer).ok_or_else(|| CallError::HungUp { path: socket.clone() })?;
-    match status {
-        200..=299 => Ok(answer.to_vec()),
-        _ => Err(CallError::Refused { why: String::from_utf8_lossy(answer).trim().to_owned() }),
-    }
-}
-
-/// Reads to the end, by `until`.
-fn read_until(stream: &mut UnixStream, until: Instant) -> io::Result<Vec<u8>> {
-    let mut answer = Vec::new();
-    let mut part = [0_u8; 16 << 10];
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut part) {
-            Ok(0) => return Ok(answer),
-            Ok(length) => answer.extend(part.iter().take(length)),
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => (),
-            Err(err) => return Err(err),
-        }
-        if u64::try_from(answer.len()).unwrap_or(u64::MAX) > ANSWER_LIMIT {
-            return Err(io::Error::other("the answer is larger than berth reads"));
-        }
-    }
-}
-
-/// The status and the body of an answer that has arrived whole. The server is berth's own: a body has a length.
-fn parsed(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (head, body) = (answer.get(..end)?, answer.get(end + 4..)?);
-    let head = std::str::from_utf8(head).ok()?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let length = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok()).flatten()
-    });
-    Some((status, body.get(..length.unwrap_or(body.len()))?))
+        ExchangeError::Io(source) => CallError::Io { path, source },
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixListener;
 
     use super::*;

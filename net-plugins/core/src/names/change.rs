@@ -101,7 +101,12 @@ impl Berth {
     pub fn served(&mut self) -> Result<Served, CoreError> {
         let shown = self.names()?;
         let (networks, held, boot) = (self.networks()?, self.held()?, self.boot().clone());
-        Ok(served(&networks, &held, &shown, &boot))
+        let mut all = served(&networks, &held, &shown, &boot);
+        let is_served = |key: &AttachmentKey| all.networks.iter().any(|network| network.name == key.network);
+        let elsewhere = self.elsewhere()?.into_iter().filter(|(key, _)| is_served(key));
+        let elsewhere: Vec<_> = elsewhere.map(|(key, elsewhere)| elsewhere.served(key)).collect();
+        all.members.extend(elsewhere);
+        Ok(all)
     }
 
     /// The part of [`Berth::served`] that `changed` is about.
@@ -115,8 +120,12 @@ impl Berth {
         }
         for key in &changed.attachments {
             let boot = self.boot().clone();
-            let Some((_, held)) = self.held_of(key)?.filter(|(row, _)| stands(row, &boot)) else { continue };
             let Some(network) = self.network(&key.network)? else { continue };
+            let Some((_, held)) = self.held_of(key)?.filter(|(row, _)| stands(row, &boot)) else {
+                let elsewhere = self.elsewhere_of(key)?.filter(|_| network.names.is_some());
+                part.members.extend(elsewhere.map(|elsewhere| elsewhere.served(key.clone())));
+                continue;
+            };
             let shown = self.name_of(key)?;
             part.members.extend(ServedMember::of(&network, &held, shown.as_ref()));
         }
@@ -378,6 +387,8 @@ fn alone(request: &NamesRequest, before: Option<&NetworkRecord>) -> Result<Netwo
         vlan: None,
         announces: false,
         names: before.and_then(|before| before.names.clone()),
+        overlay: None,
+        vteps: BTreeSet::new(),
         pending: false,
     };
     Ok(record.with_names(Some(names)))

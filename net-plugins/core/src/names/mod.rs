@@ -10,6 +10,7 @@
 
 mod call;
 mod change;
+mod elsewhere;
 mod record;
 mod seen;
 mod served;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use call::{CallError, LOG, SOCKET, ask, call};
 pub use change::NamesRequest;
+pub use elsewhere::Elsewhere;
 pub(crate) use record::DNS_PORT;
 pub use record::{
     MemberNames, NameError, NamesSource, NetworkNames, ServiceName, SplitDomain, host_name, server_addr,

@@ -62,6 +62,8 @@ pub struct ServedMember {
     pub servers: Vec<SocketAddr>,
     /// What its ports are called.
     pub services: Vec<ServiceName>,
+    /// Whether it is on another host: it is answered, and asks nothing here.
+    pub elsewhere: bool,
 }
 
 /// All that is answered by these records, of this boot.
@@ -145,7 +147,8 @@ impl ServedMember {
         let mut all = services.clone();
         all.extend(published.filter(|service| !services.contains(service)).cloned());
         let names = distinct(names);
-        Some(Self { record: held.key().clone(), key, names, addrs, servers: servers.clone(), services: all })
+        let (record, servers) = (held.key().clone(), servers.clone());
+        Some(Self { record, key, names, addrs, servers, services: all, elsewhere: false })
     }
 }
 

@@ -30,6 +30,8 @@ fn network(names: Option<NetworkNames>) -> NetworkRecord {
         vlan: None,
         announces: false,
         names,
+        overlay: None,
+        vteps: BTreeSet::new(),
         pending: false,
     }
 }

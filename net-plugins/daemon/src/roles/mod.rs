@@ -3,6 +3,7 @@
 mod dns;
 mod docker;
 mod keeper;
+mod overlay;
 mod volumes;
 
 use std::fmt;
@@ -21,6 +22,8 @@ pub(crate) enum Role {
     Dns,
     /// Watch the host and put right at once what other programs destroy of berth's
     Keeper,
+    /// Networks across hosts: keeps this node in its cluster, and the kernel's entries for what is on others; overlay.sock
+    Overlay,
     /// Volumes for Docker and podman: rvolume.sock
     Volumes,
 }
@@ -32,6 +35,7 @@ impl Role {
             Self::Dns => dns::run(context).await,
             Self::Docker => docker::run(context).await,
             Self::Keeper => keeper::run(context).await,
+            Self::Overlay => overlay::run(context).await,
             Self::Volumes => volumes::run(context).await,
         }
     }

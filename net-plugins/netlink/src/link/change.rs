@@ -153,16 +153,30 @@ impl Netlink {
             }
             outcome => outcome,
         };
-        outcome.map(drop).map_err(|failure| failure.on(operation, format_args!("number {index}")))
+        match (outcome, change.master) {
+            (Err(failure), Some(master)) if failure.errno() == Some(Errno::XFULL) => {
+                Err(self.bridge_full(master)?)
+            }
+            (outcome, _) => {
+                outcome.map(drop).map_err(|failure| failure.on(operation, format_args!("number {index}")))
+            }
+        }
     }
 
     /// Sets a link up.
     ///
     /// # Errors
     ///
-    /// As [`Netlink::link_change`].
+    /// As [`Netlink::link_change`]; [`NetlinkError::UdpPortTaken`] of a VXLAN device whose port somebody else has, looked
+    /// for in the calling thread's namespace.
     pub fn link_set_up(&self, index: u32) -> Result<(), NetlinkError> {
-        self.change(index, &LinkChange { up: Some(true), ..LinkChange::default() }, "set up link")
+        let change = LinkChange { up: Some(true), ..LinkChange::default() };
+        match self.change(index, &change, "set up link") {
+            Err(err) if err.errno() == Some(Errno::ADDRINUSE) => {
+                Err(self.vxlan_port_taken(index)?.unwrap_or(err))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Sets a link down.

@@ -5,11 +5,13 @@ mod create;
 mod parse;
 mod veth;
 mod vlan;
+mod vxlan;
 
 pub use change::{LinkChange, PortChange};
 pub use create::BridgeSpec;
 pub use veth::{VethPair, VethSpec};
 pub use vlan::{VlanFlags, VlanTarget, vlan_filtering_supported};
+pub use vxlan::{Holder, Vxlan, VxlanSpec};
 
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +75,7 @@ pub enum OperState {
 }
 
 /// Settings of a bridge's port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BridgePort {
     /// Frames may leave by the port they came in.
     pub hairpin: bool,
@@ -83,6 +85,12 @@ pub struct BridgePort {
     pub learning: bool,
     /// Frames to unknown unicast addresses are sent here.
     pub flood: bool,
+    /// Multicast frames that no one asked for are sent here.
+    pub mcast_flood: bool,
+    /// Broadcast frames are sent here.
+    pub bcast_flood: bool,
+    /// ARP and neighbour solicitations are answered from the bridge's own tables.
+    pub neigh_suppress: bool,
 }
 
 /// A network interface as it was when it was read.
@@ -116,6 +124,8 @@ pub struct Link {
     pub port: Option<BridgePort>,
     /// Whether a bridge keeps VLANs apart; none if it is no bridge, or the kernel lacks the code for it.
     pub vlan_filtering: Option<bool>,
+    /// What makes it a VXLAN device, if it is one.
+    pub vxlan: Option<Vxlan>,
 }
 
 /// Whether the calling thread's namespace has a link called `name`. Cheaper than [`Netlink::link_by_name`], and a hint
@@ -216,6 +226,15 @@ impl Netlink {
         message.header.index = index;
         present(self.request(RouteNetlinkMessage::DelLink(message), 0), &[Errno::NODEV])
             .map_err(|failure| failure.on("delete link", format_args!("number {index}")))
+    }
+}
+
+impl Netlink {
+    /// That the bridge with index `master` takes no more ports (`find_portno` in net/bridge/br_if.c).
+    fn bridge_full(&self, master: u32) -> Result<NetlinkError, NetlinkError> {
+        let bridge = self.link_by_index(master)?;
+        let name = bridge.map_or_else(|| format!("number {master}"), |bridge| format!("`{}`", bridge.name));
+        Ok(NetlinkError::BridgeFull { bridge: name })
     }
 }
 

@@ -6,7 +6,7 @@ use netlink_packet_route::link::{
     LinkLayerType, LinkMessage, State,
 };
 
-use super::{BridgePort, Link, LinkKind, OperState};
+use super::{BridgePort, Link, LinkKind, OperState, vxlan};
 
 /// Reads `message`. The error is what is wrong with it.
 pub(super) fn link(message: LinkMessage) -> Result<Link, String> {
@@ -31,6 +31,7 @@ pub(super) fn link(message: LinkMessage) -> Result<Link, String> {
         oper_state: OperState::Unknown,
         port: None,
         vlan_filtering: None,
+        vxlan: None,
     };
     for attribute in attributes {
         match attribute {
@@ -64,6 +65,7 @@ fn take_info(link: &mut Link, info: LinkInfo) {
                 _ => None,
             });
         }
+        LinkInfo::Data(InfoData::Vxlan(settings)) => link.vxlan = Some(vxlan::read(&settings)),
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => link.port = Some(port(&settings)),
         _ => (),
     }
@@ -80,13 +82,16 @@ fn kind(kind: InfoKind) -> LinkKind {
 }
 
 fn port(settings: &[InfoBridgePort]) -> BridgePort {
-    let mut port = BridgePort { hairpin: false, isolated: false, learning: false, flood: false };
+    let mut port = BridgePort::default();
     for setting in settings {
         match setting {
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
             InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::Learning(on) => port.learning = *on,
             InfoBridgePort::UnicastFlood(on) => port.flood = *on,
+            InfoBridgePort::MulticastFlood(on) => port.mcast_flood = *on,
+            InfoBridgePort::BroadcastFlood(on) => port.bcast_flood = *on,
+            InfoBridgePort::NeighSupress(on) => port.neigh_suppress = *on,
             _ => (),
         }
     }

@@ -51,8 +51,8 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// [`NetlinkError::NameTaken`] if either name is, and on which side; [`NetlinkError::Kernel`]. After an error
-    /// there is no pair.
+    /// [`NetlinkError::NameTaken`] if either name is, and on which side; [`NetlinkError::BridgeFull`];
+    /// [`NetlinkError::Kernel`]. After an error there is no pair.
     pub fn veth_add(&self, spec: &VethSpec, sandbox: &Sandbox) -> Result<VethPair, NetlinkError> {
         let VethSpec { host_name, host_alias, peer_name, port, .. } = spec;
         let operation = "create veth pair";
@@ -65,6 +65,9 @@ impl Netlink {
                     Some(_) => NetlinkError::NameTaken { name: host_name.clone(), side: Side::Host },
                     None => NetlinkError::NameTaken { name: peer_name.clone(), side: Side::Sandbox },
                 });
+            }
+            Err(failure) if failure.errno() == Some(Errno::XFULL) && spec.master.is_some() => {
+                return Err(self.bridge_full(spec.master.unwrap_or_default())?);
             }
             Err(failure) => {
                 return Err(failure.on(operation, format_args!("`{host_name}` and `{peer_name}`")));

@@ -34,7 +34,10 @@ fn forward() -> ChainDef {
     let unmarked = ne(and(meta(MetaKey::Mark), number(MARK_MASK)), number(MARK_VALUE));
     // By port and not by bridge: `meta ibrname` is an option of the kernel's that not all have.
     let both = [within(iif(), &APART), within(oif(), &APART)];
-    chain.noted("between containers", both.into_iter().chain([unmarked, count(), drop()]));
+    chain.noted("between containers", both.into_iter().chain([unmarked.clone(), count(), drop()]));
+    // The other host has no way to know that this container is kept apart.
+    let across = [within(iif(), &APART), within(oif(), &APART_ACROSS)];
+    chain.noted("between containers", across.into_iter().chain([unmarked, count(), drop()]));
     chain
 }
 

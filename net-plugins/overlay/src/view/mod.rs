@@ -85,6 +85,11 @@ impl View {
         self.networks.get(name).filter(|network| network.record().is_some())
     }
 
+    /// What there is under a network's name, whether the network is there or not.
+    pub fn everything_of(&self, name: &NetworkName) -> Option<&NetworkView> {
+        self.networks.get(name)
+    }
+
     /// The networks that were created and not removed, by name.
     pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, &NetworkView)> {
         self.networks.iter().filter(|(_, network)| network.record().is_some())

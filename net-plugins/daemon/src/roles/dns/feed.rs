@@ -211,7 +211,7 @@ impl Worker {
         let Ok(Some(lock)) = NamesLock::try_exclusive(&self.dirs) else { return false };
         // Whoever wrote a name before now has seen a server and will notice that it ends.
         match self.berth.served() {
-            Ok(served) if served.members.is_empty() => {
+            Ok(served) if served.members.iter().all(|member| member.elsewhere) => {
                 std::mem::forget(lock);
                 true
             }

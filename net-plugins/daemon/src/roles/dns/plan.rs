@@ -19,6 +19,8 @@ pub(super) struct Told {
 struct Member {
     /// The container's own number, where it is not that of the record.
     container: Option<ContainerId>,
+    /// Whether it is on another host.
+    elsewhere: bool,
     hash: u64,
 }
 
@@ -67,9 +69,9 @@ impl Told {
         }
     }
 
-    /// Whether there is nobody to answer.
+    /// Whether there is nobody to answer: whoever is on another host asks there.
     pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.values().all(|member| member.elsewhere)
     }
 
     /// The networks that the server was told of.
@@ -114,7 +116,7 @@ impl Told {
     }
 
     fn member_gone(&mut self, record: &AttachmentKey) -> Option<Change> {
-        let Member { container, .. } = self.members.remove(record)?;
+        let Member { container, elsewhere: _, hash: _ } = self.members.remove(record)?;
         let mut key = record.clone();
         key.container = container.unwrap_or(key.container);
         Some(Change::MemberGone(key))
@@ -127,7 +129,7 @@ impl Member {
         let mut hasher = DefaultHasher::new();
         (key, names, addrs, upstreams, services, listed_only).hash(&mut hasher);
         let container = (key.container != record.container).then(|| key.container.clone());
-        Self { container, hash: hasher.finish() }
+        Self { container, elsewhere: *listed_only, hash: hasher.finish() }
     }
 }
 
@@ -149,7 +151,7 @@ fn network_spec(network: &ServedNetwork) -> NetworkSpec {
 }
 
 fn member_spec(member: &ServedMember) -> MemberSpec {
-    let ServedMember { record: _, key, names, addrs, servers, services } = member.clone();
+    let ServedMember { record: _, key, names, addrs, servers, services, elsewhere } = member.clone();
     let service = |ServiceName { name, proto, port }| Service { name, proto, port };
     MemberSpec {
         key,
@@ -157,7 +159,7 @@ fn member_spec(member: &ServedMember) -> MemberSpec {
         addrs,
         upstreams: servers,
         services: services.into_iter().map(service).collect(),
-        listed_only: false,
+        listed_only: elsewhere,
     }
 }
 
@@ -193,6 +195,7 @@ mod tests {
             addrs: vec!["10.80.0.2".parse().unwrap()],
             servers: Vec::new(),
             services: Vec::new(),
+            elsewhere: false,
         }
     }
 

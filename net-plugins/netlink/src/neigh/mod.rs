@@ -1,6 +1,12 @@
 //! Neighbours (which Ethernet address an IP address has) and forwarding entries of bridges and tunnels (where an
 //! Ethernet address is).
 
+mod batch;
+mod fdb;
+
+pub use batch::{EntryChange, EntryFault};
+pub use fdb::{FdbEntry, FdbState};
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -77,11 +83,8 @@ impl Netlink {
     ///
     /// [`NetlinkError::Kernel`].
     pub fn neigh_replace(&self, spec: &NeighSpec) -> Result<(), NetlinkError> {
-        let NeighSpec { index, addr, mac: MacAddr(mac) } = *spec;
-        let mut message = neigh_message(index, addr);
-        message.header.state = NeighbourState::Permanent;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-        self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+        let NeighSpec { index, addr, .. } = spec;
+        self.request(RouteNetlinkMessage::NewNeighbour(replaced_neigh(spec)), NLM_F_CREATE | NLM_F_REPLACE)
             .map(drop)
             .map_err(|failure| failure.on("replace neighbour", format_args!("{addr} on link number {index}")))
     }
@@ -130,12 +133,29 @@ impl Netlink {
     ///
     /// [`NetlinkError::Kernel`].
     pub fn fdb_del(&self, spec: &FdbSpec) -> Result<bool, NetlinkError> {
-        present(
-            self.request(RouteNetlinkMessage::DelNeighbour(fdb_message(spec)), 0),
-            &[Errno::NOENT, Errno::NODEV],
-        )
-        .map_err(|failure| failure.on("delete forwarding entry", spec))
+        let mut there = false;
+        for spec in deletions(spec) {
+            let outcome = self.request(RouteNetlinkMessage::DelNeighbour(fdb_message(&spec)), 0);
+            there |= present(outcome, &[Errno::NOENT, Errno::NODEV])
+                .map_err(|failure| failure.on("delete forwarding entry", spec))?;
+        }
+        Ok(there)
     }
+}
+
+/// What to delete for `spec`: an entry of each of its tables. The bridge's knows no destination.
+fn deletions(spec: &FdbSpec) -> impl Iterator<Item = FdbSpec> + use<> {
+    let spec = *spec;
+    let vtep = move |table| spec.vtep.filter(|_| table == FdbTable::Link);
+    batch::tables(spec.table).iter().map(move |table| FdbSpec { table: *table, vtep: vtep(*table), ..spec })
+}
+
+fn replaced_neigh(spec: &NeighSpec) -> NeighbourMessage {
+    let NeighSpec { index, addr, mac: MacAddr(mac) } = *spec;
+    let mut message = neigh_message(index, addr);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    message
 }
 
 fn neigh_message(index: u32, addr: IpAddr) -> NeighbourMessage {
@@ -145,6 +165,9 @@ fn neigh_message(index: u32, addr: IpAddr) -> NeighbourMessage {
     message.attributes.push(NeighbourAttribute::Destination(addr.into()));
     message
 }
+
+/// `NUD_NOARP` and `NUD_REACHABLE` of linux/neighbour.h.
+const STATIC: u16 = 0x42;
 
 fn fdb_message(spec: &FdbSpec) -> NeighbourMessage {
     let FdbSpec { index, mac: MacAddr(mac), vtep, table } = *spec;
@@ -156,8 +179,12 @@ fn fdb_message(spec: &FdbSpec) -> NeighbourMessage {
         FdbTable::Link => NeighbourFlags::Own,
         FdbTable::Both => NeighbourFlags::Controller | NeighbourFlags::Own,
     };
-    // "static" to iproute2: NUD_NOARP does not age, while NUD_PERMANENT would make it an address of the host's.
-    message.header.state = NeighbourState::Noarp;
+    // "static" to iproute2: NUD_NOARP does not age, while NUD_PERMANENT would make it an address of the host's. A VXLAN
+    // device asks for NUD_REACHABLE beside it (`vxlan_fdb_add` in drivers/net/vxlan/vxlan_core.c).
+    message.header.state = match table {
+        FdbTable::Bridge => NeighbourState::Noarp,
+        FdbTable::Link | FdbTable::Both => NeighbourState::Other(STATIC),
+    };
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
     message.attributes.extend(vtep.map(|vtep| NeighbourAttribute::Destination(vtep.into())));
     message

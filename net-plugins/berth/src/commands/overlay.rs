@@ -1,0 +1,143 @@
+//! `network create`, the part of `network rm` that is the cluster's, and `overlay status`.
+
+use berth_core::Berth;
+use berth_overlay::call::{self, CallError};
+use berth_overlay::membership::Membership;
+use berth_overlay::wire::{AskNetwork, NetworkStatus, NewNetwork, NodeStatusView, Status};
+use berth_store::Dirs;
+use berth_types::NetworkName;
+
+use crate::cli::CreateArgs;
+use crate::exit::Exit;
+use crate::failure::{Doing as _, Failure};
+use crate::output::{Colour, Out};
+
+/// `network create`
+pub(super) fn create(dirs: &Dirs, args: &CreateArgs, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    let CreateArgs { name, driver: _, subnet, gateway, vni, mtu, encrypted, internal, flood, apart } = args;
+    let new = NewNetwork {
+        name: name.clone(),
+        subnets: subnet.clone(),
+        gateways: gateway.clone(),
+        vni: *vni,
+        mtu: *mtu,
+        encrypted: *encrypted,
+        internal: *internal,
+        flood: *flood,
+        apart: *apart,
+    };
+    call::create(&dirs.run, &new).doing(&format!("create network {name}"))?;
+    out.line(format!("created network {name}"))?;
+    Ok(Exit::Fine)
+}
+
+/// Removes a network of the cluster.
+pub(super) fn remove(dirs: &Dirs, name: &NetworkName, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    call::remove(&dirs.run, &AskNetwork::named(name.clone())).doing(&format!("remove network {name}"))?;
+    out.line(format!("removed network {name} from the cluster"))?;
+    Ok(Exit::Fine)
+}
+
+/// `overlay status`
+pub(super) fn status(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    const DOING: &str = "look at the overlay";
+    let status = match call::status(&berth.dirs().run) {
+        Ok(status) => status,
+        Err(err @ CallError::Nobody { .. }) if Membership::read(berth).doing(DOING)?.is_some() => {
+            return Err(Failure::new(DOING, &err));
+        }
+        Err(CallError::Nobody { .. }) => Status::default(),
+        Err(err) => return Err(Failure::new(DOING, &err)),
+    };
+    if out.is_json() {
+        out.json(&status)?;
+    } else {
+        show(&status, out)?;
+    }
+    let is_well = status.connected && status.networks.iter().all(|network| network.trouble.is_none());
+    Ok(if is_well || status.node.is_none() { Exit::Fine } else { Exit::Differs })
+}
+
+fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Failure> {
+    let Some(node) = &status.node else {
+        return match &status.trouble {
+            Some(trouble) => out.line(out.coloured(Colour::Bad, trouble)),
+            None => out.line("this host has joined no cluster: berth node join"),
+        };
+    };
+    let state = match status.connected {
+        true => out.coloured(Colour::Good, "connected"),
+        false => out.coloured(Colour::Bad, "not connected"),
+    };
+    let mut facts = vec![
+        ("node", node.to_string()),
+        ("cluster", format!("{} ({state})", status.cluster.as_deref().unwrap_or("-"))),
+        ("revision", format!("{}, last change {}", status.revision, ago(status.last_change_ms))),
+        ("repaired", format!("{} entries", status.counters.repaired)),
+        ("written", format!("{} records, {} refused", status.counters.writes, status.counters.refused)),
+        ("listed", format!("{} times", status.counters.listings)),
+    ];
+    if let Some(trouble) = &status.trouble {
+        facts.push(("trouble", trouble.replace('\n', "; ")));
+    }
+    if status.unpublished > 0 {
+        facts.push(("waiting", format!("{} attachments the cluster does not have yet", status.unpublished)));
+    }
+    for (key, why) in &status.foreign {
+        facts.push(("foreign", format!("{key}: {why}")));
+    }
+    for (label, value) in facts {
+        let label = out.coloured(Colour::Quiet, &format!("{label:<9}"));
+        out.line(format!("{label} {value}"))?;
+    }
+    out.line("")?;
+    out.table(NODES, status.nodes.iter().map(node_row).collect(), "no nodes")?;
+    out.line("")?;
+    out.table(
+        NETWORKS,
+        status.networks.iter().map(network_row).collect(),
+        "this host is on no network of the cluster",
+    )
+}
+
+const NODES: &[&str] = &["NODE", "STATUS", "VTEP", "LINK MTU", "ATTACHMENTS"];
+const NETWORKS: &[&str] =
+    &["NETWORK", "VNI", "MTU", "SUBNETS", "BLOCKS HERE", "HERE", "ELSEWHERE", "PEERS", "TROUBLE"];
+
+fn node_row(node: &NodeStatusView) -> Vec<String> {
+    vec![
+        node.name.to_string(),
+        if node.alive { "alive" } else { "silent" }.to_owned(),
+        lines(&node.vteps),
+        node.underlay_mtu.to_string(),
+        node.attachments.to_string(),
+    ]
+}
+
+fn network_row(network: &NetworkStatus) -> Vec<String> {
+    let trouble = network.trouble.iter().chain(&network.conflicts);
+    vec![
+        network.name.to_string(),
+        network.vni.to_string(),
+        network.mtu.to_string(),
+        lines(&network.subnets),
+        lines(&network.blocks),
+        network.here.to_string(),
+        network.elsewhere.to_string(),
+        lines(&network.vteps),
+        lines(&trouble.collect::<Vec<_>>()),
+    ]
+}
+
+fn lines(items: &[impl ToString]) -> String {
+    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join("\n") }
+}
+
+fn ago(millis: u64) -> String {
+    let now = u64::try_from(berth_store::unix_ms()).unwrap_or(0);
+    match millis {
+        0 => "never".to_owned(),
+        _ => format!("{} s ago", now.saturating_sub(millis) / 1000),
+    }
+}

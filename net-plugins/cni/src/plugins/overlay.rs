@@ -1,0 +1,172 @@
+//! `roverlay`: a container on a network that reaches over hosts.
+//!
+//! A network that this host is on needs neither the daemon nor the cluster for another container, as long as there is room in
+//! this host's part of it.
+
+use berth_core::GcRequest;
+use berth_core::attachment::{ContainerLink, DuplicateDetection};
+use berth_core::request::AttachRequest;
+use berth_overlay::attach::{self, AttachError};
+use berth_overlay::call::CallError;
+use berth_overlay::joined::Joined;
+use berth_overlay::wire::RefusalCode;
+use berth_types::AttachmentKey;
+
+use super::bridge::{result_of, sandbox};
+use super::error::{of_cleanup, of_core};
+use super::ipam_call::address_request;
+use super::names::{self, POD_NAME};
+use super::overlay_config::{self, KEYS, OverlayConfig};
+use super::{all_in_place, open};
+use crate::protocol::{
+    Attachment, CniArgs, CniError, CniResult, Code, Detachment, NetConf, Network, Plugin, Request, Shape,
+};
+
+/// The overlay plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay;
+
+impl Plugin for Overlay {
+    fn name(&self) -> &'static str {
+        "roverlay"
+    }
+
+    fn keys(&self) -> &'static Shape {
+        &KEYS
+    }
+
+    fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
+        let args = CniArgs::parse(&request.target.args, &["MAC", "IP", POD_NAME])?;
+        let config = overlay_config::parse(&request.conf, &args, &request.path)?;
+        let inside = sandbox(&request.target.netns)?;
+        let key = AttachmentKey {
+            network: config.ask.name.clone(),
+            container: request.target.container.clone(),
+            ifname: request.target.ifname.clone(),
+        };
+        let asked = address_request(request, &args, Some(&inside))?;
+        let asked = berth_ipam::Request { owner: key.clone(), ..asked };
+        drop(inside);
+        let mut berth = open(&request.conf.raw)?;
+        let joined = attach::joined(&mut berth, &config.ask).map_err(|err| of_attach(&err))?;
+        attach::ask_for(&mut berth, &joined, &asked.requested).map_err(|err| of_attach(&err))?;
+        let path = std::path::Path::new(&request.target.netns);
+        let mut make = || {
+            let sandbox = berth_netlink::Sandbox::open(path)?;
+            Ok(attach_request(&config, &joined, key.clone(), sandbox, asked.clone()))
+        };
+        let attached = attach::attach(&mut berth, &joined, &mut make).map_err(|err| of_attach(&err))?;
+        let domain = joined.declaration.names.as_ref().map(|names| names.domain.clone());
+        let mut result = result_of(attached, &request.conf, &request.target.netns);
+        if let Some(domain) = domain {
+            let gateways: Vec<_> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
+            result.dns = names::resolver(&request.conf, &domain, &gateways);
+        }
+        Ok(result)
+    }
+
+    fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
+        request.conf.require_prev_result()?;
+        let inside = sandbox(&request.target.netns)?;
+        let key = AttachmentKey {
+            network: overlay_config::network(&request.conf)?,
+            container: request.target.container.clone(),
+            ifname: request.target.ifname.clone(),
+        };
+        let wrong = open(&request.conf.raw)?.check(&key, &inside).map_err(|err| of_core(&err))?;
+        all_in_place(&wrong)
+    }
+
+    fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
+        let Request { target, conf, .. } = request;
+        let (container, ifname) = (target.container.clone(), target.ifname.clone());
+        let key = AttachmentKey { network: overlay_config::network(conf)?, container, ifname };
+        let mut berth = open(&conf.raw)?;
+        berth.detach(&key).map_err(|err| of_cleanup(&err))?;
+        // What the cluster does not hear now, it hears from the records.
+        let _ = attach::publish(&berth, &key);
+        Ok(())
+    }
+
+    fn gc(&self, request: &Request<Network>) -> Result<(), CniError> {
+        let conf = &request.conf;
+        let network = overlay_config::network(conf)?;
+        // The runtime's list is of this configuration; another one may be about the same network.
+        let valid = conf.valid_attachments.as_ref().filter(|_| network == conf.name);
+        let valid =
+            valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect());
+        let gc = GcRequest { network: Some(network), valid, ..GcRequest::default() };
+        open(&conf.raw)?.gc(&gc).map(drop).map_err(|err| of_cleanup(&err))
+    }
+
+    fn status(&self, request: &Request<Network>) -> Result<(), CniError> {
+        let unavailable = |err: CniError| CniError { code: Code::NotAvailable, ..err };
+        let conf: &NetConf = &request.conf;
+        let config = overlay_config::parse(conf, &CniArgs::parse("", &[])?, &request.path)?;
+        let mut berth = open(&conf.raw)?;
+        match Joined::find(&mut berth, &config.ask.name).map_err(|err| of_core(&err))? {
+            // Room is got when it is needed.
+            Some(_) => Ok(()),
+            None => berth_overlay::call::ping(&berth.dirs().run).map_err(|err| unavailable(of_call(&err))),
+        }
+    }
+}
+
+fn attach_request(
+    config: &OverlayConfig,
+    joined: &Joined,
+    key: AttachmentKey,
+    sandbox: berth_netlink::Sandbox,
+    asked: berth_ipam::Request,
+) -> AttachRequest {
+    let OverlayConfig { ask: _, default_route, hairpin, anti_spoofing, mac, ports, bandwidth, names } =
+        config.clone();
+    AttachRequest {
+        network: joined.declaration.spec(),
+        key,
+        sandbox,
+        addressing: attach::addressing(joined, asked),
+        mac,
+        default_route: default_route && !joined.record.internal,
+        hairpin,
+        port_isolation: false,
+        anti_spoofing,
+        container_link: ContainerLink::Up,
+        duplicate_detection: DuplicateDetection::Off,
+        ports,
+        bandwidth,
+        names: Some(names),
+    }
+}
+
+fn of_attach(err: &AttachError) -> CniError {
+    match err {
+        AttachError::Core(err) => of_core(err),
+        AttachError::Call(err) => of_call(err),
+        AttachError::Elsewhere(_) => CniError::from_chain(Code::State, err),
+        AttachError::NoRoom { call, .. } => {
+            let code = if call.is_absent() { Code::PoolExhausted } else { of_call(call).code };
+            CniError::from_chain(code, err)
+        }
+    }
+}
+
+/// The code of what the agent did not do.
+fn of_call(err: &CallError) -> CniError {
+    let code = match err {
+        CallError::Refused(refusal) => match refusal.code {
+            RefusalCode::NotJoined | RefusalCode::Away => Code::TryAgainLater,
+            RefusalCode::Denied => Code::Permission,
+            RefusalCode::NoNetwork | RefusalCode::Invalid => Code::InvalidConfig,
+            RefusalCode::Taken | RefusalCode::InUse => Code::SubnetConflict,
+            RefusalCode::Exhausted => Code::PoolExhausted,
+            RefusalCode::Unsupported => Code::UnsupportedField,
+            RefusalCode::Failed => Code::Kernel,
+        },
+        CallError::Nobody { .. } | CallError::HungUp { .. } | CallError::TimedOut { .. } => {
+            Code::TryAgainLater
+        }
+        CallError::Answer(_) | CallError::Io { .. } => Code::Io,
+    };
+    CniError::from_chain(code, err)
+}

@@ -1,0 +1,26 @@
+//! What the agent is asked for.
+
+use tokio::sync::oneshot;
+
+use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, Status};
+
+/// Whom the agent answers.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What the agent is asked for, by its socket.
+pub(super) enum Command {
+    /// Put this node on a network.
+    Network(AskNetwork, Reply<()>),
+    /// Create a network.
+    Create(NewNetwork, Reply<()>),
+    /// Remove a network.
+    Remove(AskNetwork, Reply<()>),
+    /// Get more addresses.
+    Room(AskNetwork, Reply<()>),
+    /// Records of attachments were changed.
+    Changed(Changed, Reply<Published>),
+    /// This node joined a cluster, or left it.
+    Joined(Reply<()>),
+    /// How is it?
+    Status(Reply<Status>),
+}

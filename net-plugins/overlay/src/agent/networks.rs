@@ -1,0 +1,378 @@
+//! Networks: created, removed, joined by this node and left, and room for more containers in them.
+//!
+//! What waits for the cluster is done in a task ([`Claimed`] is what it brings); then the records and the kernel follow. To
+//! join is to have a block of each subnet ([`super::tend`]), and then an address of one's own and a declaration.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use berth_core::{Chain, CoreError};
+use berth_types::NetworkName;
+
+use super::AgentError;
+use super::command::Reply;
+use super::hands::Hands;
+use super::publishing::not_linked;
+use super::state::{Agent, Link, answer};
+use super::tend::Need;
+use crate::blocks::Tended;
+use crate::cluster::{Change, ClusterError, Entry};
+use crate::create::{self, Surroundings};
+use crate::encryption;
+use crate::joined::{Joined, Seat, open_blocks};
+use crate::model::OverlayNetwork;
+use crate::view::Deltas;
+use crate::wire::{AskNetwork, NewNetwork, Refusal, RefusalCode};
+
+/// How long the watch may be behind the cluster: somebody has just created the network on another node.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// What a task brings back.
+pub(super) enum Claimed {
+    /// A network's blocks were looked after.
+    Tended(NetworkName, Result<Tended, Refusal>),
+    /// A network was created, or not.
+    Created(Box<OverlayNetwork>, Result<(), Refusal>, After),
+    /// A network was removed, or not.
+    Removed(NetworkName, Result<(), Refusal>, Reply<()>),
+    /// Something that nobody waits for.
+    Done,
+}
+
+/// What comes after a network was created.
+pub(super) enum After {
+    /// Nothing.
+    Answer(Reply<()>),
+    /// This node is put on it.
+    Join(Reply<()>),
+}
+
+impl Agent {
+    /// Puts this node on a network.
+    pub(super) async fn network(&mut self, ask: AskNetwork, reply: Reply<()>) -> Result<(), AgentError> {
+        let AskNetwork { name, create, address: _ } = ask;
+        if self.joined.contains_key(&name) {
+            answer(reply, Ok(()));
+            return Ok(());
+        }
+        if let Some(refusal) = self.unusable() {
+            answer(reply, Err(refusal));
+            return Ok(());
+        }
+        match (self.view.network(&name).and_then(|network| network.record().cloned()), create) {
+            (Some(record), _) => self.get_room(&record, Need::Room, reply),
+            (None, Some(new)) => self.begin_creating(new, After::Join(reply)).await?,
+            (None, None) => self.awaited.push((name, Instant::now() + BEHIND, reply)),
+        }
+        Ok(())
+    }
+
+    /// Creates a network.
+    pub(super) async fn create(&mut self, new: NewNetwork, reply: Reply<()>) -> Result<(), AgentError> {
+        match self.unusable() {
+            Some(refusal) => answer(reply, Err(refusal)),
+            None => self.begin_creating(new, After::Answer(reply)).await?,
+        }
+        Ok(())
+    }
+
+    /// Removes a network.
+    pub(super) async fn remove(&mut self, ask: AskNetwork, reply: Reply<()>) -> Result<(), AgentError> {
+        if let Some(refusal) = self.unusable() {
+            answer(reply, Err(refusal));
+            return Ok(());
+        }
+        let name = ask.name;
+        let looked_for = name.clone();
+        let here = self.with(move |hands| attached_here(hands, &looked_for)).await?;
+        if let Ok(Some(text)) = here {
+            answer(reply, Err(Refusal::new(RefusalCode::InUse, text)));
+            return Ok(());
+        }
+        let Some(link) = &self.link else { return Ok(()) };
+        let cluster = Arc::clone(&link.cluster);
+        self.claims.spawn(async move {
+            let removed = cluster.remove_network(&name).await.map_err(|err| Refusal::from(&err));
+            Claimed::Removed(name, removed, reply)
+        });
+        Ok(())
+    }
+
+    /// Gets more addresses of a network: any, or a certain one.
+    pub(super) fn room(&mut self, ask: &AskNetwork, reply: Reply<()>) {
+        let name = &ask.name;
+        if let Some(refusal) = self.unusable() {
+            return answer(reply, Err(refusal));
+        }
+        let record = self.view.network(name).and_then(|network| network.record().cloned());
+        let Some(record) = record.filter(|_| self.joined.contains_key(name)) else {
+            let text = format!("network `{name}` is not on this node");
+            return answer(reply, Err(Refusal::new(RefusalCode::NoNetwork, text)));
+        };
+        self.get_room(&record, ask.address.map_or(Need::Room, Need::Address), reply);
+    }
+
+    /// Why the cluster cannot be asked for anything now, if so.
+    fn unusable(&self) -> Option<Refusal> {
+        if self.link.is_none() {
+            return Some(self.unlinked.as_deref().map_or_else(Refusal::not_joined, not_linked));
+        }
+        self.cannot_write().map(|why| Refusal::new(RefusalCode::Away, why))
+    }
+
+    /// Has blocks or addresses got; who asks while some are got has a share of them.
+    fn get_room(&mut self, record: &OverlayNetwork, need: Need, reply: Reply<()>) {
+        if let Some(refusal) = self.too_large(record) {
+            return answer(reply, Err(refusal));
+        }
+        let asked = self.claiming.entry(record.name.clone()).or_default();
+        asked.push((need, reply));
+        if asked.len() == 1 {
+            self.tend_network(&record.name, need);
+        }
+    }
+
+    async fn begin_creating(&mut self, new: NewNetwork, after: After) -> Result<(), AgentError> {
+        if new.encrypted {
+            let name = new.name.clone();
+            let probed = self.with(move |_| encryption::probe(&name)).await?;
+            let text = match probed {
+                Err(err) => Chain(&err).to_string(),
+                Ok(()) => format!(
+                    "network `{}` cannot be encrypted: this version of berth does not lay encryption yet",
+                    new.name
+                ),
+            };
+            let (After::Answer(reply) | After::Join(reply)) = after;
+            answer(reply, Err(Refusal::new(RefusalCode::Unsupported, text)));
+            return Ok(());
+        }
+        let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
+        let Some(link) = &self.link else { return Ok(()) };
+        let node = link.node.borrow().clone();
+        let around = Surroundings { view: &self.view, node: &node, used: &used.unwrap_or_default() };
+        let record = match create::record(&new, &around) {
+            Ok(record) => record,
+            Err(refusal) => {
+                let (After::Answer(reply) | After::Join(reply)) = after;
+                answer(reply, Err(refusal));
+                return Ok(());
+            }
+        };
+        let cluster = Arc::clone(&link.cluster);
+        self.claims.spawn(async move {
+            let created = cluster.create_network(&record).await.map_err(|err| Refusal::from(&err));
+            Claimed::Created(Box::new(record), created, after)
+        });
+        Ok(())
+    }
+
+    /// A task has come back.
+    pub(super) async fn claimed(&mut self, claimed: Claimed) -> Result<(), AgentError> {
+        match claimed {
+            Claimed::Done => (),
+            Claimed::Created(record, Ok(()), after) => {
+                // The watch tells it to all nodes, to this one too; whoever asks here meanwhile is not to wait for that.
+                let at = self.view.revision();
+                self.view.apply(at, vec![Change::Put(Entry::Network((*record).clone()))]);
+                match after {
+                    After::Answer(reply) => answer(reply, Ok(())),
+                    After::Join(reply) => self.get_room(&record, Need::Room, reply),
+                }
+            }
+            Claimed::Created(record, Err(refusal), after) => {
+                // Somebody else created one of the name at the same time: that one, then.
+                match after {
+                    After::Join(reply) if refusal.code == RefusalCode::Taken => {
+                        self.awaited.push((record.name.clone(), Instant::now() + BEHIND, reply));
+                    }
+                    After::Join(reply) | After::Answer(reply) => answer(reply, Err(refusal)),
+                }
+            }
+            Claimed::Removed(name, Ok(()), reply) => {
+                self.leave(&name).await?;
+                answer(reply, Ok(()));
+            }
+            Claimed::Removed(_, Err(refusal), reply) => answer(reply, Err(refusal)),
+            Claimed::Tended(name, tended) => self.was_tended(name, tended).await?,
+        }
+        Ok(())
+    }
+
+    async fn was_tended(
+        &mut self,
+        name: NetworkName,
+        tended: Result<Tended, Refusal>,
+    ) -> Result<(), AgentError> {
+        self.tending.remove(&name);
+        let mut outcome = match tended {
+            Ok(tended) => {
+                for lost in &tended.lost {
+                    tracing::error!(network = %name, block = %lost, "a block of this node is another's by now");
+                }
+                self.tended.insert(name.clone(), tended);
+                Ok(())
+            }
+            Err(refusal) => {
+                tracing::debug!(network = %name, %refusal, "its blocks are not as they should be yet");
+                Err(refusal)
+            }
+        };
+        let asked = self.claiming.remove(&name).unwrap_or_default();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        if outcome.is_ok() && !self.joined.contains_key(&name) {
+            outcome = self.join(&name).await?;
+        }
+        let mut asked = asked.into_iter();
+        if let Some((_, first)) = asked.next() {
+            answer(first, outcome.clone());
+        }
+        // What the others need may be something else.
+        for (need, reply) in asked {
+            let record = self.view.network(&name).and_then(|network| network.record().cloned());
+            match (record, need) {
+                (Some(record), Need::Address(_)) => self.get_room(&record, need, reply),
+                _ => answer(reply, outcome.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// This node has blocks of the network: it is put on it.
+    async fn join(&mut self, name: &NetworkName) -> Result<Result<(), Refusal>, AgentError> {
+        let record = self.view.network(name).and_then(|network| network.record().cloned());
+        let (Some(link), Some(record)) = (&self.link, record) else { return Ok(Err(Refusal::not_joined())) };
+        let membership = link.membership.clone();
+        let Some(local) = link.local() else {
+            let text = "this node has no tunnel end\nchoose its address: berth node join --address ADDRESS";
+            return Ok(Err(Refusal::new(RefusalCode::Unsupported, text)));
+        };
+        let asked = name.clone();
+        let blocks = match self.with(move |hands| open_blocks(hands.berth(), &asked)).await? {
+            Ok(blocks) => blocks,
+            Err(err) => return Ok(Err(cannot_join(&err))),
+        };
+        let seat = Seat { node: &membership.name, local };
+        let Some(joined) = Joined::new(&record, seat, &blocks) else { return Ok(Err(exhausted(name))) };
+        let entries = self.entries(&membership, &joined, local);
+        let declared = self.with({
+            let joined = joined.clone();
+            let vteps = entries.desired().vteps.clone();
+            move |hands| hands.berth().create_overlay(&joined.declaration, Some(&vteps))
+        });
+        if let Err(err) = declared.await? {
+            return Ok(Err(cannot_join(&err)));
+        }
+        // Declared: from here on it is this node's, and what is missing in the kernel is put right in each round.
+        self.joined.insert(name.clone(), joined.clone());
+        self.lay(joined, entries).await?;
+        self.read_wanted().await?;
+        self.publish(None);
+        self.names_anew(Instant::now()).await?;
+        Ok(Ok(()))
+    }
+
+    /// Networks that were created, changed or removed in the cluster.
+    pub(super) async fn records_changed(&mut self, deltas: &Deltas) -> Result<(), AgentError> {
+        for (name, delta) in &deltas.networks {
+            let Some(turn) = delta.record.as_ref().filter(|_| self.joined.contains_key(name)) else {
+                continue;
+            };
+            if turn.after.is_none() {
+                self.leave(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a network off this node that is no more in the cluster, unless somebody is attached to it.
+    pub(super) async fn leave(&mut self, name: &NetworkName) -> Result<(), AgentError> {
+        let leaving = name.clone();
+        match self.with(move |hands| hands.leave(&leaving)).await? {
+            Ok(true) => {
+                self.joined.remove(name);
+                self.troubles.remove(name);
+                self.elsewhere.retain(|key, _| key.network != *name);
+                self.wanted.retain(|key, _| !is_of(key, name));
+            }
+            Ok(false) => {
+                let text = "the cluster has it no more, and containers are attached to it here".to_owned();
+                tracing::error!(network = %name, text);
+                self.troubles.insert(name.clone(), text);
+            }
+            Err(err) => {
+                tracing::error!(network = %name, error = %Chain(&err), "not taken off this node");
+                self.troubles.insert(name.clone(), Chain(&err).to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Networks that somebody waits for may be there by now.
+    pub(super) async fn look_for_awaited(&mut self) -> Result<(), AgentError> {
+        for (name, until, reply) in std::mem::take(&mut self.awaited) {
+            if self.view.network(&name).is_some() {
+                self.network(AskNetwork { name, create: None, address: None }, reply).await?;
+            } else {
+                self.awaited.push((name, until, reply));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_up_awaited(&mut self, now: Instant) {
+        let (over, left) =
+            std::mem::take(&mut self.awaited).into_iter().partition(|(_, until, _)| *until <= now);
+        self.awaited = left;
+        let over: Vec<_> = over;
+        for (name, _, reply) in over {
+            let cluster = self.link.as_ref().map(|link| link.cluster.name()).unwrap_or_default();
+            let text = format!(
+                "{}\ncreate it: berth network create -d overlay {name}",
+                ClusterError::NoNetwork { cluster, network: name.clone() }
+            );
+            answer(reply, Err(Refusal::new(RefusalCode::NoNetwork, text)));
+        }
+    }
+
+    /// Whether the network's packets are too large for this node's link.
+    fn too_large(&self, record: &OverlayNetwork) -> Option<Refusal> {
+        let link = self.link.as_ref()?;
+        let node = link.node.borrow();
+        create::too_large(record, &node)
+    }
+}
+
+fn attached_here(hands: &mut Hands, name: &NetworkName) -> Result<Option<String>, CoreError> {
+    let rows = hands.berth().store_mut().read(|tx| tx.attachments_of(name).map_err(CoreError::from))?;
+    let some: Vec<String> = rows.iter().take(3).map(|row| row.key.container.short().to_owned()).collect();
+    let text =
+        format!("network `{name}` is in use by {} attachments of this node: {}", rows.len(), some.join(", "));
+    Ok((!rows.is_empty()).then_some(text))
+}
+
+fn is_of(key: &crate::cluster::EntryKey, name: &NetworkName) -> bool {
+    matches!(key, crate::cluster::EntryKey::Attachment(network, _, _) if network == name)
+}
+
+fn exhausted(name: &NetworkName) -> Refusal {
+    let text = format!("network `{name}` has no addresses left for another node\ngive it a larger subnet");
+    Refusal::new(RefusalCode::Exhausted, text)
+}
+
+fn cannot_join(err: &CoreError) -> Refusal {
+    let code = match err {
+        CoreError::Declare(_) | CoreError::Plan(_) => RefusalCode::Taken,
+        _ => RefusalCode::Failed,
+    };
+    Refusal::new(code, Chain(err).to_string())
+}
+
+impl Link {
+    /// Whether the node may write.
+    pub(super) fn is_usable(&self) -> bool {
+        self.connected && self.present && self.listed
+    }
+}

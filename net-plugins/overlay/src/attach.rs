@@ -1,0 +1,146 @@
+//! What a short-lived program does to put a container on a network of the cluster, whatever engine it is of. Without an agent
+//! it works for a network that this host is on, as long as there is room in its blocks.
+
+use std::net::IpAddr;
+
+use berth_core::request::{Addressing, AttachRequest, Attachment};
+use berth_core::{Berth, CoreError};
+use berth_ipam::AllocateError;
+use berth_store::LendDirection;
+use berth_types::AttachmentKey;
+
+use crate::call::{self, CallError};
+use crate::joined::{Joined, open_blocks};
+use crate::wire::{AskNetwork, Changed, Published, Refusal, RefusalCode};
+
+/// Why a container was not put on a network.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The records, the kernel or the addresses.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The agent, or the cluster by its words.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The agent says that this host is on the network, and its records do not.
+    #[error(
+        "network `{0}` is not on record here though the overlay agent has joined it\nask it and this program for the same directories"
+    )]
+    Elsewhere(berth_types::NetworkName),
+    /// There is no room, and nobody who could get some.
+    #[error("{why}, and there is nobody to get more: {call}")]
+    NoRoom {
+        /// What is full.
+        why: String,
+        /// Why there is no more.
+        #[source]
+        call: CallError,
+    },
+}
+
+/// The network, joined by this host first if it is not on it. Only that needs the agent.
+///
+/// # Errors
+///
+/// The agent is not there, or refuses.
+pub fn joined(berth: &mut Berth, ask: &AskNetwork) -> Result<Joined, AttachError> {
+    if let Some(joined) = Joined::find(berth, &ask.name)? {
+        return Ok(joined);
+    }
+    call::network(&berth.dirs().run, ask)?;
+    Joined::find(berth, &ask.name)?.ok_or_else(|| AttachError::Elsewhere(ask.name.clone()))
+}
+
+/// Addresses of this host's part of the network.
+pub fn addressing(joined: &Joined, request: berth_ipam::Request) -> Addressing {
+    let joined = joined.clone();
+    Addressing::Shared { pools: Box::new(move |tx| joined.pool(tx)), request }
+}
+
+/// Sees to it that certain addresses can be given here: those in no block of this host's are asked for.
+///
+/// # Errors
+///
+/// The agent is not there, or the address is another's.
+pub fn ask_for(berth: &mut Berth, joined: &Joined, addresses: &[IpAddr]) -> Result<(), AttachError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let name = &joined.declaration.name;
+    let blocks = open_blocks(berth, name)?;
+    let lends = berth.store_mut().read(|tx| tx.cluster_lends(name).map_err(CoreError::from))?;
+    let has = |address: &IpAddr| {
+        let mut taken = lends.iter().filter(|lend| lend.direction == LendDirection::Taken);
+        blocks.iter().any(|block| block.contains(*address)) || taken.any(|lend| lend.address == *address)
+    };
+    let inside =
+        |address: &&IpAddr| joined.declaration.subnets.iter().any(|subnet| subnet.subnet.contains(**address));
+    for address in addresses.iter().filter(inside).filter(|address| !has(address)) {
+        let ask = AskNetwork { address: Some(*address), ..AskNetwork::named(name.clone()) };
+        call::room(&berth.dirs().run, &ask)?;
+    }
+    Ok(())
+}
+
+/// Attaches a container, and publishes it. Where there is no room, more is asked for and it is tried once more; `request`
+/// makes the request anew for that.
+///
+/// # Errors
+///
+/// Nothing is left of the attempt. That the cluster will know of it only later is no error.
+pub fn attach(
+    berth: &mut Berth,
+    joined: &Joined,
+    request: &mut dyn FnMut() -> Result<AttachRequest, CoreError>,
+) -> Result<Attachment, AttachError> {
+    let attached = match berth.attach(request()?) {
+        Err(err) if is_full(&err) => {
+            let ask = AskNetwork::named(joined.declaration.name.clone());
+            let call = call::room(&berth.dirs().run, &ask);
+            call.map_err(|call| AttachError::NoRoom { why: err.to_string(), call })?;
+            berth.attach(request()?)?
+        }
+        other => other?,
+    };
+    match publish(berth, &attached.key) {
+        Ok(()) => Ok(attached),
+        Err(err) => {
+            if let Err(left) = berth.detach(&attached.key) {
+                tracing::error!(error = %berth_core::Chain(&left), "something left behind; `berth gc` removes it");
+            }
+            Err(err.into())
+        }
+    }
+}
+
+/// Tells the agent of a change of an attachment's record. That it is not there, or the cluster is away, is only said: it is
+/// published later, from the records.
+///
+/// # Errors
+///
+/// The cluster has the container's address as another's.
+pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
+    let changed = Changed { attachments: vec![key.clone()] };
+    match call::changed(&berth.dirs().run, &changed) {
+        Ok(Published::Committed) => Ok(()),
+        Ok(Published::Later(why)) => {
+            tracing::warn!(attachment = %key, why, "other nodes hear of it later");
+            Ok(())
+        }
+        Err(CallError::Refused(refusal @ Refusal { code: RefusalCode::Taken, .. })) => Err(refusal.into()),
+        Err(err) => {
+            tracing::warn!(attachment = %key, error = %berth_core::Chain(&err), "other nodes hear of it later");
+            Ok(())
+        }
+    }
+}
+
+fn is_full(err: &CoreError) -> bool {
+    match err {
+        CoreError::NoRoom { .. } => true,
+        CoreError::Ipam(AllocateError::Range { reason, .. }) => {
+            matches!(**reason, berth_ipam::Refusal::Exhausted(_))
+        }
+        _ => false,
+    }
+}
