@@ -2,7 +2,7 @@
 //! with it, pure; and the set of other hosts that frames are taken from.
 //!
 //! This crate knows nothing of a cluster. Who the other hosts are, and which container is where, is told from outside:
-//! tunnel ends by [`Berth::vteps_set`], forwarding entries by whoever writes them to the device.
+//! tunnel ends by `Berth::vteps_set`, forwarding entries by whoever writes them to the device.
 //!
 //! Addresses: each host has one of its own in the network ([`OverlayPort::addresses`]) on the bridge, and the gateway's beside
 //! it, the same on every host. The gateway's carries no subnet and is never chosen as a source, so the order in which the two

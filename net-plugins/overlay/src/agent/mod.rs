@@ -7,10 +7,10 @@
 //! start, after each listing, and once a minute.
 //!
 //! The cluster going away changes nothing here: networks that this node is on go on, with room in its blocks, and the
-//! kernel's entries stay. Nor does a node going silent: only its names go, after a while ([`silence`]).
+//! kernel's entries stay. Nor does a node going silent: only its names go, after a while (`silence`).
 //!
-//! One task decides ([`state`]); what blocks is done one at a time on another thread ([`hands`]), and what waits for the
-//! cluster in tasks of its own: the connection ([`session`]), each write ([`publishing`]) and each claim ([`networks`]).
+//! One task decides (`state`); what blocks is done one at a time on another thread (`hands`), and what waits for the
+//! cluster in tasks of its own: the connection (`session`), each write (`publishing`) and each claim (`networks`).
 
 mod command;
 pub mod elsewhere;

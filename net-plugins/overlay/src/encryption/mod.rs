@@ -2,7 +2,7 @@
 //! can ([`probe`]); elsewhere a network that asks for it is refused, and never made without.
 //!
 //! - Each pair of nodes has two keys, one for each direction, made of what their X25519 keys share (RFC 7748) by HKDF-SHA-256
-//!   (RFC 5869) over both names, both epochs and the generation ([`keys`]). No key serves two pairs, two directions or two lives
+//!   (RFC 5869) over both names, both epochs and the generation (`keys`). No key serves two pairs, two directions or two lives
 //!   of a node.
 //! - The cipher is AES-128-GCM with 128 bits of integrity check (RFC 4106), extended sequence numbers and a replay window.
 //! - What must not come in or leave in clear is dropped before the first state is made, and until after the last is gone
