@@ -54,6 +54,7 @@ const NEEDS: &[Need] = &[
     need("docker-compose", "docker-compose"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
+    need("udevadm", "udev"),
     // A C library that asks in its own way, and what reads the daemon's counters.
     need("musl-gcc", "musl-tools"),
     need("curl", "curl"),
