@@ -10,3 +10,4 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod data;
