@@ -9,4 +9,8 @@
 )]
 #![forbid(unsafe_code)]
 
+mod agent;
+mod cni;
 mod control;
+mod fault;
+mod stage;
