@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{Cmd, ConfList, Container, Host, Injection, Ran, berth_binary};
 
 /// The names that berth answers to.
-const NAMES: [&str; 6] = ["rbridge", "rhost", "rnone", "ripam", "rportmap", "rdns"];
+const NAMES: [&str; 7] = ["rbridge", "roverlay", "rhost", "rnone", "ripam", "rportmap", "rdns"];
 
 /// A directory of plugins, on a host.
 #[derive(Debug, Clone)]

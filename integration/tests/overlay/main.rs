@@ -9,5 +9,9 @@
 )]
 #![forbid(unsafe_code)]
 
+mod agent;
+mod cni;
 mod control;
 mod data;
+mod fault;
+mod stage;

@@ -107,16 +107,14 @@ pub fn join(berth: &mut Berth, request: &JoinRequest) -> Result<Membership, Node
         None => fresh,
     };
     (membership.address, membership.underlay_mtu) = (request.address, request.underlay_mtu);
-    let boot = berth.boot().clone();
-    membership = asked(&membership.clone(), async |cluster: Arc<dyn Cluster>| {
-        let mut membership = membership;
-        if matches!(membership.cluster, ClusterPlace::Peers(_)) {
-            membership.address = membership.address.or(listed(&*cluster, &membership.name).await?);
-        }
-        let underlay = Underlay::find(membership.address, &membership.cluster.hosts())?;
-        membership.epoch = cluster.join(&membership.node(&boot, &underlay)).await?;
-        Ok(membership)
-    })?;
+    if matches!(membership.cluster, ClusterPlace::Peers(_)) && membership.address.is_none() {
+        let name = membership.name.clone();
+        membership.address = asked(&membership, async |cluster| Ok(listed(&*cluster, &name).await?))?;
+    }
+    // Outside of the runtime: netlink has one of its own.
+    let underlay = Underlay::find(membership.address, &membership.cluster.hosts())?;
+    let node = membership.node(&berth.boot().clone(), &underlay);
+    membership.epoch = asked(&membership, async |cluster| Ok(cluster.join(&node).await?))?;
     membership.write(berth)?;
     tell(berth);
     Ok(membership)

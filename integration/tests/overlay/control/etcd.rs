@@ -28,6 +28,11 @@ impl<'h> Etcd<'h> {
         Self::started(host, "m1", "127.0.0.1", "http", &[])
     }
 
+    /// The only member of a cluster, for hosts that reach it at `address`.
+    pub(crate) fn at(host: &'h Host, address: &str) -> Self {
+        Self::started(host, "m1", address, "http", &[])
+    }
+
     /// As [`Etcd::alone`], with TLS and `args` that say which certificates.
     pub(crate) fn secure(host: &'h Host, args: &[String], ctl: &[String]) -> Self {
         let mut etcd = Self::prepared(host, "m1", "127.0.0.1", "https", args);

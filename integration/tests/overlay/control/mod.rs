@@ -1,7 +1,7 @@
 //! The control plane: who is in the cluster, what is unique, and what is left of it when something fails.
 
 mod blocks;
-mod etcd;
+pub(crate) mod etcd;
 mod failures;
 mod keeping;
 mod nodes;

@@ -88,7 +88,10 @@ pub async fn run(
     let mut agent = Agent::start(dirs, queue).await?;
     ready();
     let outcome = agent.run(stop).await;
+    let hands = agent.hands.take();
     drop(agent);
+    // Netlink has a runtime of its own, which is not dropped inside another.
+    let _ = tokio::task::spawn_blocking(move || drop(hands)).await;
     drop(close);
     match tokio::time::timeout(ENDS, served).await {
         Ok(Ok(Err(err))) => outcome.and(Err(AgentError::Serve(err))),

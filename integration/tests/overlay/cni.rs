@@ -1,0 +1,85 @@
+//! Containers on one network on several hosts, by CNI.
+
+use berth_integration::eventually;
+use serde_json::json;
+
+use crate::stage::{SOON, stage_test};
+
+#[test]
+fn containers_on_three_hosts_reach_each_other_by_address_and_name() {
+    stage_test(3, |stage| {
+        let [one, two, three] = &stage.nodes[..] else { panic!("three nodes") };
+        one.berth("network create -d overlay blue --subnet 10.5.0.0/24");
+        let web = one.add("c1", "web");
+        let db = two.add("c2", "db");
+        // What is published when the start returns is elsewhere at once; a busy machine is given longer.
+        eventually(SOON, || match one.dig(&web, "db") {
+            address if address == db.address => Ok(()),
+            other => Err(format!("db is {other:?}")),
+        });
+        web.reaches(&db);
+        db.reaches(&web);
+        let third = three.add("c3", "third");
+        third.reaches(&web);
+        web.reaches(&third);
+        assert_eq!(two.dig(&db, "web.blue"), web.address);
+        let server = db.container.serve_tcp(80, "db");
+        web.container.reach(&berth_integration::Probe::tcp(format!("{}:{}", db.address, server.port())));
+        drop(server);
+
+        // Seen from outside: the nodes' own addresses, with packets that just fit.
+        let ways = one.json("overlay ping blue --count 1");
+        let ways = ways.as_array().unwrap();
+        assert_eq!(ways.len(), 2, "{ways:?}");
+        assert!(ways.iter().all(|way| way["received"] == 1 && way["full_received"] == 1), "{ways:?}");
+        let tree = one.berth("topology");
+        assert!(tree.contains("blue") && tree.contains("web") && tree.contains("third"), "{tree}");
+        one.host.gc();
+        web.reaches(&db);
+
+        let gone = db.address.clone();
+        db.del();
+        eventually(SOON, || match one.dig(&web, "db") {
+            nothing if nothing.is_empty() => Ok(()),
+            still => Err(format!("db is still {still}")),
+        });
+        assert_eq!(web.container.ping(&gone, 1), 0);
+        let refused = one.host.berth(["network", "rm", "blue"]).output();
+        assert!(!refused.status.success() && refused.stderr.contains("is in use"), "{refused}");
+        web.del();
+        third.del();
+        one.berth("network rm blue");
+        eventually(SOON, || match three.status()["networks"].as_array().map(Vec::len) {
+            Some(0) => Ok(()),
+            other => Err(format!("{other:?} networks are left on the third node")),
+        });
+    });
+}
+
+#[test]
+fn a_network_is_made_by_its_first_container_and_third_party_addresses_are_refused() {
+    stage_test(1, |stage| {
+        let node = &stage.nodes[0];
+        let missing = node.try_add("c0", "x").1.err();
+        assert!(missing.msg.contains("has no network `blue`"), "{missing}");
+        let container = node.host.container("c1");
+        let call = node.call().container(&container).key("subnet", json!("10.5.0.0/24"));
+        let foreign = call.clone().key("ipam", json!({"type": "host-local", "subnet": "10.5.0.0/24"}));
+        let refused = foreign.add().err();
+        assert!(refused.msg.contains("takes none of `host-local`"), "{refused}");
+        let added = call.add();
+        let result = added.json.clone();
+        added.ok();
+        call.clone().key("prevResult", result).check().ok();
+        call.clone().key("cniVersion", json!("1.1.0")).run("STATUS").ok();
+        call.del().ok();
+        call.del().ok();
+        let fixed = call.clone().args("IP=10.5.0.200").add();
+        assert_eq!(fixed.addresses(), ["10.5.0.200/24"]);
+        fixed.ok();
+        call.del().ok();
+        let encrypted = ["network", "create", "-d", "overlay", "secret", "--encrypted"];
+        let refused = node.host.berth(encrypted).output();
+        assert!(!refused.status.success(), "{refused}");
+    });
+}

@@ -1,0 +1,162 @@
+//! What goes on while the control plane does not, and what is put right after.
+
+use std::time::{Duration, Instant};
+
+use berth_integration::eventually;
+
+use crate::stage::{Member, SOON, Stage, stage_test};
+
+/// Sends an echo each 20 ms from one member to another until `during` is over; how many were lost.
+fn lost_during(from: &Member<'_>, to: &Member<'_>, during: impl FnOnce()) -> usize {
+    let line = ["-n", "-i", "0.02", "-w", "600", &to.address];
+    let ping = from.container.cmd("ping").args(line).deadline(Duration::from_secs(600)).spawn();
+    std::thread::sleep(Duration::from_millis(300));
+    during();
+    ping.signal(rustix::process::Signal::INT);
+    let ran = ping.wait(Duration::from_secs(10));
+    let summary = ran.stdout.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
+    let numbers: Vec<usize> = summary.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [sent, received, ..] = numbers[..] else { panic!("ping said: {ran}") };
+    assert!(received > 10, "{summary}");
+    // The last one may be on its way when it is told to end.
+    sent.saturating_sub(received).saturating_sub(1)
+}
+
+/// A network with a member on each of the first two nodes that reach each other.
+fn two<'s>(stage: &Stage<'s>) -> (Member<'s>, Member<'s>) {
+    stage.nodes[0].berth("network create -d overlay blue --subnet 10.5.0.0/24");
+    let members = (stage.nodes[0].add("c1", "web"), stage.nodes[1].add("c2", "db"));
+    members.0.reaches(&members.1);
+    members.1.reaches(&members.0);
+    members
+}
+
+#[test]
+fn while_etcd_is_away_traffic_goes_on_and_containers_start_and_are_published_after() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let (etcd, nodes) = (&stage.etcd, &stage.nodes);
+        let mut late = None;
+        let lost = lost_during(&web, &db, || {
+            etcd.kill();
+            let began = Instant::now();
+            late = Some(nodes[0].add("c3", "late"));
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            // Longer than the nodes' leases.
+            std::thread::sleep(Duration::from_secs(15));
+            late.as_ref().unwrap().reaches(&web);
+            etcd.start();
+            etcd.healthy();
+            nodes.iter().for_each(crate::stage::Node::is_connected);
+        });
+        assert_eq!(lost, 0, "echoes between containers that nobody touched");
+        let late = late.unwrap();
+        db.reaches(&late);
+        eventually(SOON, || match nodes[1].dig(&db, "late") {
+            address if address == late.address => Ok(()),
+            other => Err(format!("late is {other:?}")),
+        });
+        [web, db, late].into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn an_agent_that_was_killed_finds_what_it_missed_and_its_network_goes_on_without_it() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        stage.nodes[0].daemon.crash();
+        let mut members = Vec::new();
+        let lost = lost_during(&web, &db, || {
+            // Nobody is told of this one, nor of the end of the other.
+            members.push(stage.nodes[0].add("c3", "alone"));
+            members.push(stage.nodes[1].add("c4", "missed"));
+        });
+        assert_eq!(lost, 0);
+        let [alone, missed] = &members[..] else { panic!("two members") };
+        stage.nodes[0].daemon.start();
+        stage.nodes[0].is_connected();
+        missed.reaches(alone);
+        alone.reaches(missed);
+        assert_eq!(stage.nodes[0].dig(&web, "missed"), missed.address);
+        [web, db].into_iter().chain(members).for_each(Member::del);
+    });
+}
+
+#[test]
+fn entries_that_somebody_deletes_are_put_right_and_counted() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let host = stage.nodes[0].host;
+        let device = host.run("ip -br link show type vxlan").split_whitespace().next().unwrap().to_owned();
+        host.run(&format!("ip link del {device}"));
+        web.reaches(&db);
+        db.reaches(&web);
+        eventually(SOON, || match stage.nodes[0].status()["counters"]["repaired"].as_u64() {
+            Some(count) if count > 0 => Ok(()),
+            other => Err(format!("{other:?} entries were repaired")),
+        });
+        [web, db].into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn history_that_was_compacted_and_a_lease_that_was_revoked_change_nothing() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let (etcd, node) = (&stage.etcd, &stage.nodes[0]);
+        stage.nodes[1].daemon.signal(rustix::process::Signal::STOP);
+        let third = node.add("c3", "third");
+        etcd.compact();
+        for lease in etcd.ctl(&["lease", "list"]).lines().skip(1) {
+            etcd.ctl(&["lease", "revoke", lease.trim()]);
+        }
+        let lost = lost_during(&web, &db, || {
+            stage.nodes[1].daemon.signal(rustix::process::Signal::CONT);
+            stage.nodes.iter().for_each(crate::stage::Node::is_connected);
+            db.reaches(&third);
+            eventually(SOON, || {
+                let nodes = node.status()["nodes"].clone();
+                let alive = nodes.as_array().unwrap().iter().filter(|node| node["alive"] == true).count();
+                if alive == 2 { Ok(()) } else { Err(format!("{nodes}")) }
+            });
+        });
+        assert_eq!(lost, 0);
+        [web, db, third].into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn a_node_that_was_removed_for_ever_and_returns_has_what_it_had() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        stage.nodes[1].daemon.crash();
+        stage.nodes[0].berth("node rm n2");
+        eventually(SOON, || match web.container.ping(&db.address, 1) {
+            0 => Ok(()),
+            _ => Err("a removed node's container is reached".to_owned()),
+        });
+        stage.nodes[1].daemon.start();
+        stage.nodes[1].is_connected();
+        web.reaches(&db);
+        assert_eq!(stage.nodes[0].dig(&web, "db"), db.address);
+        [web, db].into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn an_address_that_is_another_hosts_at_once_leads_there() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let address = db.address.clone();
+        db.del();
+        let container = stage.nodes[0].host.container("c5");
+        let call = stage.nodes[0].call().id("c5").container(&container).args(&format!("IP={address}"));
+        call.add().ok();
+        eventually(SOON, || match web.container.ping(&address, 1) {
+            1 => Ok(()),
+            _ => Err(format!("{address} is not reached on its new host")),
+        });
+        call.del().ok();
+        web.del();
+    });
+}
