@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use berth_core::declare::{Declaration, DeclaredSubnet};
 use berth_core::names::NetworkNames;
 use berth_core::network::Reach;
-use berth_core::overlay::OverlayPort;
+use berth_core::overlay::{OverlayPort, bridge_of};
 use berth_core::{Berth, CoreError};
 use berth_ipam::{PoolConfig, Span};
 use berth_store::{BlockStage, ReadTx};
@@ -87,7 +87,7 @@ impl Joined {
             version: Declaration::VERSION,
             name: record.name.clone(),
             engine: ENGINE.to_owned(),
-            bridge: IfName::new(format!("bov{}", record.vni)).ok()?,
+            bridge: bridge_of(record.vni),
             mtu: Some(record.mtu),
             reach: Reach {
                 masquerade: record.masquerade && !record.internal,

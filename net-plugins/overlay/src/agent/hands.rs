@@ -106,7 +106,7 @@ impl Hands {
     pub(super) fn lay(&mut self, joined: &Joined, entries: Entries) -> Result<Report, ReconcileError> {
         let name = joined.declaration.name.clone();
         self.keep_own(joined)?;
-        self.berth.create_overlay(&joined.declaration, Some(&entries.desired().vteps))?;
+        self.berth.create_overlay(&joined.declaration, Some(&entries.desired().peers()))?;
         self.networks.insert(name.clone(), entries);
         self.full(&name)
     }

@@ -259,8 +259,8 @@ impl Agent {
         let entries = self.entries(&membership, &joined, local);
         let declared = self.with({
             let joined = joined.clone();
-            let vteps = entries.desired().vteps.clone();
-            move |hands| hands.berth().create_overlay(&joined.declaration, Some(&vteps))
+            let peers = entries.desired().peers();
+            move |hands| hands.berth().create_overlay(&joined.declaration, Some(&peers))
         });
         if let Err(err) = declared.await? {
             return Ok(Err(cannot_join(&err)));

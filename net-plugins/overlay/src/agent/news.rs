@@ -17,7 +17,7 @@ use crate::cluster::{ClusterError, EntryKey};
 use crate::entries::{Entries, Holder, vtep_of};
 use crate::joined::Joined;
 use crate::membership::Membership;
-use crate::model::OverlayAttachment;
+use crate::model::{Occupant, OverlayAttachment};
 use crate::reconcile::{ReconcileError, Report};
 use crate::view::{Deltas, NodeView, Turn, View};
 
@@ -362,5 +362,6 @@ impl Agent {
 }
 
 fn holder(attachment: &OverlayAttachment) -> Holder {
-    Holder { node: attachment.node.clone(), mac: attachment.mac }
+    let is_node = attachment.of == Occupant::Node;
+    Holder { node: attachment.node.clone(), mac: attachment.mac, is_node }
 }
