@@ -11,7 +11,7 @@ use berth_core::overlay::{OverlayPort, bridge_of};
 use berth_core::{Berth, CoreError};
 use berth_ipam::{PoolConfig, Span};
 use berth_store::{BlockStage, ReadTx};
-use berth_types::{IfName, MacAddr, NetworkName, NodeName};
+use berth_types::{MacAddr, NetworkName, NodeName};
 use ipnetwork::IpNetwork;
 
 use crate::blocks::local_pool;
