@@ -228,7 +228,7 @@ pub(crate) enum TopologyFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Join a cluster; again, to change how
-    Join(JoinArgs),
+    Join(Box<JoinArgs>),
     /// Leave the cluster
     Leave {
         /// Also while the cluster does not answer: another node then has to remove this one

@@ -251,7 +251,7 @@ mod tests {
         let said = |change: fn(&mut NewNetwork)| asked(change).unwrap_err();
         assert!(said(|new| new.vni = Vni::new(4097).ok()).contains("VNI 4097 is network `blue`'s"));
         assert!(said(|new| new.mtu = Some(1400)).contains("the link of node n2 lets 1350 bytes through"));
-        assert!(!said(|new| new.mtu = Some(100)).is_empty());
+        assert!(!said(|new| new.mtu = Some(60)).is_empty());
         assert!(
             said(|new| new.gateways = vec!["10.9.9.9".parse().unwrap()]).contains("no address in a subnet")
         );

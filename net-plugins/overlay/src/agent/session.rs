@@ -173,9 +173,9 @@ async fn stay(cluster: Arc<dyn Cluster>, mut node: watch::Receiver<Node>, tell: 
                 continue;
             }
         };
-        match timeout(pause, node.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => (),
+        // Until it is time, or the node says something else of itself.
+        if let Ok(Err(_)) = timeout(pause, node.changed()).await {
+            return;
         }
     }
 }
