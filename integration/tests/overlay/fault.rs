@@ -191,7 +191,7 @@ fn a_partition_and_an_agent_that_stands_still_cost_no_packet() {
         let host = stage.nodes[1].host;
         let mut more = Vec::new();
         let lost = lost_during(&web, &db, || {
-            let rules = "table inet cut { chain out { type filter hook output priority 0; tcp dport 2379 drop\n } }";
+            let rules = "table inet cut {\n chain out {\n type filter hook output priority 0\n tcp dport 2379 drop\n }\n}\n";
             host.cmd("nft").args(["-f", "-"]).stdin(rules).run();
             std::thread::sleep(Duration::from_secs(8));
             more.push(stage.nodes[0].add("c3", "meanwhile"));
