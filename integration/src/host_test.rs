@@ -41,16 +41,27 @@ pub fn lan_test(test: impl FnOnce(&Host, &Lan, &Seat)) {
 }
 
 fn framed<S>(make: impl FnOnce() -> S, host_of: impl Fn(&S) -> &Host, test: impl FnOnce(&S)) {
+    framed_all(make, |stage| vec![host_of(stage)], test);
+}
+
+/// As [`framed`], of several hosts.
+pub(crate) fn framed_all<S>(
+    make: impl FnOnce() -> S,
+    hosts_of: impl Fn(&S) -> Vec<&Host>,
+    test: impl FnOnce(&S),
+) {
     let machine = Machine::observe();
     let stage = make();
-    let host = host_of(&stage);
-    let before = Snapshot::of(host);
+    let hosts = hosts_of(&stage);
+    let before: Vec<Snapshot> = hosts.iter().map(|host| Snapshot::of(host)).collect();
     test(&stage);
-    let leaks = host.leaks();
-    assert!(leaks.is_empty(), "left in containers:\n{}", leaks.join("\n"));
-    eventually(SETTLE, || same("the host", &before.difference(&Snapshot::of(host))));
-    let processes = host.processes();
-    assert!(processes.is_empty(), "processes still in the host: {processes:?}");
+    for (host, before) in hosts.iter().zip(&before) {
+        let leaks = host.leaks();
+        assert!(leaks.is_empty(), "left in containers:\n{}", leaks.join("\n"));
+        eventually(SETTLE, || same("a host", &before.difference(&Snapshot::of(host))));
+        let processes = host.processes();
+        assert!(processes.is_empty(), "processes still in a host: {processes:?}");
+    }
     drop(stage);
     eventually(SETTLE, || same("the machine", &machine.difference(&Machine::observe())));
 }

@@ -34,6 +34,7 @@ mod server;
 mod snapshot;
 mod sweep;
 mod tools;
+mod underlay;
 
 pub use cmd::{Cmd, Proc, Ran};
 pub use cni::{Call, Cni, CniError, CniRan};
@@ -50,3 +51,4 @@ pub use server::{Heard, Server};
 pub use snapshot::{Machine, NetView, Snapshot};
 pub use sweep::{Fault, Injection, sweep};
 pub use tools::{berth_binary, berthd_binary, eventually};
+pub use underlay::{Underlay, underlay_test};

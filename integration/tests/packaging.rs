@@ -100,3 +100,100 @@ fn the_volumes_unit_has_no_mount_namespace_of_its_own() {
     }
     assert!(service.contains("\nBefore=docker.service\n"));
 }
+
+fn network(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/network").join(name);
+    fs::read_to_string(&path).unwrap()
+}
+
+/// The patterns of a `[Match]` line.
+fn patterns(file: &str, key: &str) -> Vec<String> {
+    let text = network(file);
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether the shell, which reads such patterns as systemd does, finds `name` to match one.
+fn matches(patterns: &[String], name: &str) -> bool {
+    let script = format!("case {name} in {}) exit 0;; *) exit 1;; esac", patterns.join("|"));
+    Command::new("sh").args(["-c", &script]).status().unwrap().success()
+}
+
+#[test]
+fn network_managers_are_kept_off_berths_links_and_off_no_others() {
+    let ours =
+        ["bvx4096", "bvx16777215", "bbr4096", "vethdeadbeef", "bifbdeadbeef", "cni0", "br-0123456789ab"];
+    let others =
+        ["eth0", "enp3s0", "wlan0", "vxlan0", "br0", "br-lan", "br-guests", "veth1", "docker0", "bond0"];
+    for (file, key) in [("systemd/10-berth.network", "Name"), ("systemd/10-berth.link", "OriginalName")] {
+        let patterns = patterns(file, key);
+        for name in ours {
+            assert!(matches(&patterns, name), "{file}: {name}");
+        }
+        for name in others {
+            assert!(!matches(&patterns, name), "{file}: {name}");
+        }
+    }
+    assert!(network("systemd/10-berth.network").ends_with("\n[Link]\nUnmanaged=yes\n"));
+    assert!(network("systemd/10-berth.link").ends_with("\n[Link]\nMACAddressPolicy=none\n"));
+    // NetworkManager.conf(5): names with `*` and `?`, and no ranges.
+    let conf = network("NetworkManager/90-berth.conf");
+    let list = conf.lines().find_map(|line| line.strip_prefix("unmanaged-devices+="));
+    let patterns: Vec<String> = list
+        .unwrap()
+        .split(';')
+        .map(|item| item.strip_prefix("interface-name:").unwrap().to_owned())
+        .collect();
+    assert!(ours.iter().all(|name| matches(&patterns, name)));
+    assert!(!others.iter().any(|name| matches(&patterns, name)));
+    assert!(conf.contains("\n[keyfile]\n"));
+}
+
+/// systemd's own reader finds nothing to complain about: what it does not know it says.
+#[test]
+fn systemd_reads_the_link_file() {
+    if Command::new("udevadm").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "udevadm is missing, which this test needs");
+        eprintln!("SKIPPED: udevadm is missing");
+        return;
+    }
+    berth_integration::host_test(|host| {
+        host.run("mkdir -p /run/systemd/network /run/udev");
+        let file = host.dir().join("10-berth.link");
+        fs::write(&file, network("systemd/10-berth.link")).unwrap();
+        host.run(&format!("cp {} /run/systemd/network/10-berth.link", file.display()));
+        host.run("ip link add bvx7 type vxlan id 7 dstport 4789");
+        let said = host.line("udevadm test-builtin net_setup_link /sys/class/net/bvx7 2>&1").output().stdout;
+        assert!(said.contains("ID_NET_LINK_FILE=/run/systemd/network/10-berth.link"), "{said}");
+        // A complaint begins with the file and the line it is about.
+        assert!(!said.contains("10-berth.link:"), "{said}");
+        host.run("ip link delete bvx7; rm -r /run/systemd /run/udev");
+    });
+}
+
+#[test]
+fn the_files_of_network_managers_are_installed_and_removed_by_berth() {
+    // Not compared before and after: a file written to a directory of the system's leaves that directory written to.
+    let host = berth_integration::Host::new();
+    let dir = host.dir().join("cni-bin");
+    let dir = dir.to_str().unwrap();
+    let files = [
+        "NetworkManager/conf.d/90-berth.conf",
+        "systemd/network/10-berth.link",
+        "systemd/network/10-berth.network",
+    ];
+    let there = || {
+        files
+            .iter()
+            .filter(|file| host.line(&format!("test -e /etc/{file}")).output().code() == Some(0))
+            .count()
+    };
+    host.berth(["install", dir]).run();
+    assert_eq!(there(), 0, "only where they are asked for");
+    host.berth(["install", dir, "--network-managers"]).run();
+    assert_eq!(there(), 3);
+    let said = host.berth(["install", dir, "--network-managers"]).run();
+    assert_eq!(said.matches("is there already").count(), 3, "{said}");
+    host.berth(["uninstall", dir]).run();
+    assert_eq!(there(), 0);
+}

@@ -61,6 +61,7 @@ const NEEDS: &[Need] = &[
     need("openssl", "openssl"),
     // Checks the unit files.
     need("systemd-analyze", "systemd"),
+    need("udevadm", "udev"),
     // A C library that asks in its own way, and what reads the daemon's counters.
     need("musl-gcc", "musl-tools"),
     need("curl", "curl"),

@@ -12,5 +12,6 @@
 mod agent;
 mod cni;
 mod control;
+mod data;
 mod fault;
 mod stage;

@@ -111,7 +111,8 @@ pub(crate) enum Command {
     Doctor,
     /// Put the plugins' names into a directory, as links to this program
     Install(InstallArgs),
-    /// Take the plugins' names out of a directory, and put back what they replaced
+    /// Take the plugins' names out of a directory, and put back what they replaced; and the files that keep network managers
+    /// off berth's links
     Uninstall {
         /// The directory
         #[arg(value_name = "DIR")]
@@ -315,6 +316,9 @@ pub(crate) struct InstallArgs {
     /// Hard links, for a directory that is mounted elsewhere without this program
     #[arg(long)]
     pub(crate) hard_links: bool,
+    /// Also files that keep NetworkManager, systemd-networkd and systemd-udevd off berth's links, in /etc
+    #[arg(long)]
+    pub(crate) network_managers: bool,
     /// Replace files that are not berth's; they are kept as NAME.before-berth
     #[arg(long)]
     pub(crate) force: bool,

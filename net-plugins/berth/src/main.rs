@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod install;
 mod log;
+mod managers;
 mod output;
 mod views;
 

@@ -72,7 +72,7 @@ impl NetworkView {
             announces: _,
             names,
             overlay,
-            vteps,
+            peers,
             pending,
         } = record;
         let attachments = rows.iter().filter(|(row, _)| row.key.network == name).count();
@@ -93,7 +93,7 @@ impl NetworkView {
             isolated: reach.isolated,
             internal: reach.internal,
             names,
-            overlay: overlay.map(|port| OverlayView { port, vteps: vteps.into_iter().collect() }),
+            overlay: overlay.map(|port| OverlayView { port, vteps: peers.vteps.into_iter().collect() }),
             attachments,
         }
     }
@@ -407,7 +407,7 @@ pub(crate) mod samples {
             announces: false,
             names: None,
             overlay: None,
-            vteps: std::collections::BTreeSet::new(),
+            peers: berth_core::overlay::Peers::default(),
             pending: false,
         }
     }

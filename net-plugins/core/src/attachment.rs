@@ -137,7 +137,7 @@ impl AttachmentRecord {
         Joining {
             leases: &self.leases,
             own_mac: mac_of(&self.key, &self.leases) != Some(self.mac),
-            vteps: None,
+            peers: None,
         }
     }
 }

@@ -467,7 +467,7 @@ impl Berth {
 }
 
 /// Whether somebody took down a bridge that berth made, or an address of it away, or changed an overlay's device.
-fn has_lost(network: &NetworkRecord, bridge: &Link, addrs: &[Addr], links: &[Link]) -> bool {
+pub(crate) fn has_lost(network: &NetworkRecord, bridge: &Link, addrs: &[Addr], links: &[Link]) -> bool {
     let has =
         |wanted: &IpNetwork| addrs.iter().any(|addr| addr.index == bridge.index && addr.address == *wanted);
     // One that is being made has not everything yet; one that others made is theirs to take down.

@@ -19,7 +19,7 @@ use crate::error::{Chain, CoreError};
 use crate::kernel::Kernel;
 use crate::names::{Changed, NetworkNames, tell_if_there};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Reach};
-use crate::overlay::OverlayPort;
+use crate::overlay::{OverlayPort, Peers};
 use crate::plan::{Joining, overlap};
 
 /// A network as it was declared. Stored as JSON; `version` tells the layout.
@@ -151,14 +151,10 @@ impl Berth {
         self.create_overlay(wanted, None)
     }
 
-    /// As [`Berth::create_network`], of an overlay with the other hosts' tunnel ends that are known already: frames are taken
+    /// As [`Berth::create_network`], of an overlay with the other hosts that are known already: frames are taken
     /// from them from the first moment. Declared with this host in another place (address, MTU, Ethernet address), it is
     /// changed.
-    pub fn create_overlay(
-        &mut self,
-        wanted: &Declaration,
-        vteps: Option<&BTreeSet<IpAddr>>,
-    ) -> Result<(), CoreError> {
+    pub fn create_overlay(&mut self, wanted: &Declaration, peers: Option<&Peers>) -> Result<(), CoreError> {
         let host = HostLock::shared(self.dirs())?;
         let routes = HostRoutes::read()?;
         let text = payload(wanted)?;
@@ -176,7 +172,7 @@ impl Berth {
             tx.network_put(&wanted.name, &text)?;
             Ok::<_, CoreError>(true)
         })?;
-        let made = self.make_overlay(wanted, vteps);
+        let made = self.make_overlay(wanted, peers);
         if let (Err(cause), true) = (&made, is_new) {
             tracing::debug!(network = %wanted.name, error = %Chain(cause), "taking the declaration back");
             let taken_back = self.remove_network(&wanted.name).and_then(|()| self.undeclare(&wanted.name));
@@ -194,15 +190,11 @@ impl Berth {
         self.make_overlay(declaration, None)
     }
 
-    fn make_overlay(
-        &mut self,
-        declaration: &Declaration,
-        vteps: Option<&BTreeSet<IpAddr>>,
-    ) -> Result<(), CoreError> {
+    fn make_overlay(&mut self, declaration: &Declaration, peers: Option<&Peers>) -> Result<(), CoreError> {
         let _host = HostLock::shared(self.dirs())?;
         let mut kernel = Kernel::open(self, None)?;
         let leases = declaration.leases();
-        let joining = Joining { leases: &leases, vteps, ..Joining::default() };
+        let joining = Joining { leases: &leases, peers, ..Joining::default() };
         self.ensure_network(&mut kernel, &declaration.spec(), joining).map(drop)?;
         if declaration.names.is_some() {
             tell_if_there(self.dirs(), &Changed::network(&declaration.name));

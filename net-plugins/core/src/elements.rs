@@ -56,12 +56,13 @@ pub fn of_network(network: &NetworkRecord) -> BTreeSet<Element> {
 /// Elements of a network's port to other hosts: frames come from its known tunnel ends only, and its containers that are kept
 /// apart are so from those of other hosts too.
 fn of_overlay(network: &NetworkRecord) -> BTreeSet<Element> {
-    let NetworkRecord { overlay, vteps, reach, .. } = network;
+    let NetworkRecord { overlay, peers, reach, .. } = network;
     let Some(overlay) = overlay else { return BTreeSet::new() };
-    let mut elements: BTreeSet<Element> = vteps.iter().map(|vtep| Element::Vtep(*vtep)).collect();
+    let mut elements: BTreeSet<Element> = peers.vteps.iter().map(|vtep| Element::Vtep(*vtep)).collect();
     elements.insert(Element::VxlanPort(overlay.port));
     if !reach.between_containers {
         elements.insert(Element::ApartAcross(overlay.device()));
+        elements.extend(peers.macs.iter().map(|mac| Element::HostAcross(*mac)));
     }
     elements
 }

@@ -1,14 +1,13 @@
 //! What a network is: the choices a caller makes, and what is remembered of it.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use berth_types::{IfName, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NamesSource, NetworkNames};
-use crate::overlay::OverlayPort;
+use crate::overlay::{OverlayPort, Peers};
 
 /// A bridge network as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,9 +110,9 @@ pub struct NetworkRecord {
     /// The port to other hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayPort>,
-    /// The other hosts' tunnel ends, from which frames are taken.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub vteps: BTreeSet<IpAddr>,
+    /// The other hosts, from which frames are taken.
+    #[serde(default, skip_serializing_if = "Peers::is_empty")]
+    pub peers: Peers,
     /// Whether somebody is making or changing it, or began to and was killed.
     pub pending: bool,
 }

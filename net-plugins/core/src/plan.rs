@@ -23,7 +23,7 @@ use crate::attachment::{attachment_alias, bridge_alias};
 use crate::elements;
 use crate::names::{NamesSource, NetworkNames};
 use crate::network::{NetworkRecord, NetworkSpec, OtherAddress, Vlan, subnet_of};
-use crate::overlay::{alone, plan_overlay};
+use crate::overlay::{Peers, alone, plan_overlay};
 use crate::published::Published;
 use crate::step::{Plan, Step};
 use crate::switch;
@@ -69,8 +69,8 @@ pub struct Joining<'a> {
     pub leases: &'a [AddressLease],
     /// Whether a MAC address comes with them that is not made of them.
     pub own_mac: bool,
-    /// Tunnel ends of other hosts that take the place of those known before.
-    pub vteps: Option<&'a BTreeSet<IpAddr>>,
+    /// Other hosts that take the place of those known before.
+    pub peers: Option<&'a Peers>,
 }
 
 /// Steps that bring the network, and ports of it that lost their bridge, to where `spec` and what is `joining` want
@@ -191,10 +191,10 @@ fn merged(spec: &NetworkSpec, joining: Joining<'_>, mac: MacAddr, observed: &Obs
         announces: !gateway || old.is_some_and(|old| old.announces) || joining.own_mac,
         names: had.cloned(),
         overlay: overlay.cloned(),
-        vteps: match (overlay, joining.vteps) {
-            (None, _) => BTreeSet::new(),
-            (Some(_), Some(vteps)) => vteps.clone(),
-            (Some(_), None) => old.map(|old| old.vteps.clone()).unwrap_or_default(),
+        peers: match (overlay, joining.peers) {
+            (None, _) => Peers::default(),
+            (Some(_), Some(peers)) => peers.clone(),
+            (Some(_), None) => old.map(|old| old.peers.clone()).unwrap_or_default(),
         },
         pending: false,
     };

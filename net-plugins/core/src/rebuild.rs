@@ -16,7 +16,7 @@ use crate::berth::Berth;
 use crate::elements::owner_mark;
 use crate::error::CoreError;
 use crate::network::{NetworkRecord, Reach, subnet_of};
-use crate::overlay::{OverlayPort, vxlan_alias};
+use crate::overlay::{OverlayPort, Peers, vxlan_alias};
 use crate::published::{Held, Published};
 use crate::switch;
 
@@ -107,6 +107,12 @@ fn network_record(
     let device = links.iter().find(|link| link.alias.as_ref() == Some(&vxlan_alias(&name)));
     let restored = device.map(|link| restored(netlink, link, bridge, &addresses)).transpose()?.flatten();
     let (overlay, vteps) = restored.unzip();
+    // Which hosts' addresses are among the set is told by nothing; too many are no harm until they are told anew.
+    let macs = held.iter().filter_map(|element| match element {
+        Element::HostAcross(mac) => Some(*mac),
+        _ => None,
+    });
+    let peers = vteps.map(|vteps| Peers { vteps, macs: macs.collect() });
     // An overlay's bridge has this host's own addresses with the subnets, and gateways without.
     let (gateways, subnets): (BTreeSet<IpNetwork>, BTreeSet<IpNetwork>) = match &overlay {
         None => (addresses.clone(), addresses.iter().map(|net| subnet_of(*net)).collect()),
@@ -138,7 +144,7 @@ fn network_record(
         // That it has some is told by an element; which, by nothing.
         names: None,
         overlay,
-        vteps: vteps.unwrap_or_default(),
+        peers: peers.unwrap_or_default(),
         pending: false,
     })
 }

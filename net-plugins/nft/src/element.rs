@@ -32,6 +32,8 @@ pub enum Element {
     /// No frame goes from an [`Element::Apart`] port to this one, which leads to other hosts, but for what was published.
     /// What comes in by it goes to all ports: the host it comes from has kept its own containers apart.
     ApartAcross(IfName),
+    /// The Ethernet address of another host's own: what is sent to it may leave ports kept apart by [`Element::ApartAcross`].
+    HostAcross(MacAddr),
     /// Nothing of the family is forwarded between two interfaces that are both closed.
     ClosedRouter {
         /// The family berth turned forwarding on for.
@@ -110,6 +112,7 @@ impl fmt::Display for Element {
             Self::Routed(bridge) => write!(f, "routed bridge {bridge}"),
             Self::Apart(port) => write!(f, "no traffic between {port} and other ports kept apart"),
             Self::ApartAcross(port) => write!(f, "no traffic from ports kept apart to {port}"),
+            Self::HostAcross(mac) => write!(f, "host {mac} across"),
             Self::ClosedRouter { family, link } => {
                 write!(f, "no {family} forwarding between {link} and closed interfaces")
             }

@@ -42,6 +42,7 @@ pub(crate) fn lower(element: &Element) -> Result<Vec<Entry>, &'static str> {
         Element::Open(name) => single(&OPEN, Key::of(&OPEN).ifname(name)),
         Element::Routed(name) => single(&ROUTED, Key::of(&ROUTED).ifname(name)),
         Element::Apart(name) => single(&APART, Key::of(&APART).ifname(name)),
+        Element::HostAcross(mac) => single(&HOSTS_ACROSS, Key::of(&HOSTS_ACROSS).mac(*mac)),
         Element::ApartAcross(name) => single(&APART_ACROSS, Key::of(&APART_ACROSS).ifname(name)),
         Element::ClosedRouter { family: Family::V4, link } => {
             single(&CLOSED_ROUTER4, Key::of(&CLOSED_ROUTER4).ifname(link))

@@ -250,6 +250,7 @@ fn raise_row(def: &SetDef, row: &Row) -> Option<Element> {
         "open" => Element::Open(first.ifname()?),
         "routed" => Element::Routed(first.ifname()?),
         "apart" => Element::Apart(first.ifname()?),
+        "hosts_across" => Element::HostAcross(first.mac()?),
         "apart_across" => Element::ApartAcross(first.ifname()?),
         "closed_router4" => Element::ClosedRouter { family: Family::V4, link: first.ifname()? },
         "closed_router6" => Element::ClosedRouter { family: Family::V6, link: first.ifname()? },

@@ -175,6 +175,7 @@ sets! {
     TRUNK = bridge_set("trunk", &[IfName]);
     APART = bridge_set("apart", &[IfName]);
     APART_ACROSS = bridge_set("apart_across", &[IfName]);
+    HOSTS_ACROSS = bridge_set("hosts_across", &[Mac]);
     ALLOWED_MAC = bridge_set("allowed_mac", &[IfName, Mac]);
     ALLOWED4 = bridge_set("allowed4", &[IfName, Mac, V4]);
     ALLOWED6 = bridge_set("allowed6", &[IfName, Mac, V6]);

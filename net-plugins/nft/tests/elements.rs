@@ -41,6 +41,12 @@ fn every_kind() -> Vec<(Element, &'static str, &'static str, &'static str)> {
         (Element::Open(br()), "inet", "open", r#"["br-fifteen-byte"]"#),
         (Element::Routed(br()), "inet", "routed", r#"["br-fifteen-byte"]"#),
         (Element::Apart(ifname("e")), "bridge", "apart", r#"["e"]"#),
+        (
+            Element::HostAcross("02:00:00:00:00:01".parse().unwrap()),
+            "bridge",
+            "hosts_across",
+            r#"["02:00:00:00:00:01"]"#,
+        ),
         (Element::ApartAcross(ifname("e")), "bridge", "apart_across", r#"["e"]"#),
         (
             Element::ClosedRouter { family: Family::V4, link: ifname("e") },

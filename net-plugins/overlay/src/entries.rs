@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_core::overlay::Peers;
 use berth_types::{MacAddr, NodeName};
 
 use crate::model::Node;
@@ -23,6 +24,15 @@ pub struct Desired {
     pub flood: BTreeSet<IpAddr>,
     /// Tunnel ends that frames are taken from: those of the nodes that have something on the network.
     pub vteps: BTreeSet<IpAddr>,
+    /// Those nodes' own Ethernet addresses.
+    pub node_macs: BTreeSet<MacAddr>,
+}
+
+impl Desired {
+    /// Whom frames are taken from, as the core records it.
+    pub fn peers(&self) -> Peers {
+        Peers { vteps: self.vteps.clone(), macs: self.node_macs.clone() }
+    }
 }
 
 /// Who has an address.
@@ -32,6 +42,8 @@ pub struct Holder {
     pub node: NodeName,
     /// The Ethernet address.
     pub mac: MacAddr,
+    /// Whether it is the node itself, and no container of it.
+    pub is_node: bool,
 }
 
 /// What of [`Desired`] a change touched. What is touched need not be other than before.
@@ -43,21 +55,32 @@ pub struct Touched {
     pub addrs: BTreeSet<IpAddr>,
     /// Tunnel ends that came or went.
     pub vteps: BTreeSet<IpAddr>,
+    /// Whether a node's own Ethernet address came or went.
+    pub node_macs: bool,
+    /// Addresses that had another Ethernet address before: containers here may still send to that one, and are to be told.
+    pub moved: BTreeSet<IpAddr>,
 }
 
 impl Touched {
     /// Whether it is nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { macs, addrs, vteps } = self;
-        macs.is_empty() && addrs.is_empty() && vteps.is_empty()
+        let Self { macs, addrs, vteps, node_macs, moved } = self;
+        macs.is_empty() && addrs.is_empty() && vteps.is_empty() && moved.is_empty() && !node_macs
+    }
+
+    /// Whether others are to be let in or kept out.
+    pub fn peers(&self) -> bool {
+        self.node_macs || !self.vteps.is_empty()
     }
 
     /// Adds what `later` touched.
     pub fn extend(&mut self, later: Self) {
-        let Self { macs, addrs, vteps } = later;
+        let Self { macs, addrs, vteps, node_macs, moved } = later;
         self.macs.extend(macs);
         self.addrs.extend(addrs);
         self.vteps.extend(vteps);
+        self.node_macs |= node_macs;
+        self.moved.extend(moved);
     }
 }
 
@@ -68,8 +91,12 @@ pub struct Entries {
     floods: bool,
     vteps: BTreeMap<NodeName, IpAddr>,
     holders: BTreeMap<IpAddr, Holder>,
+    /// The Ethernet address that an address had which is nobody's now. As many as there are addresses in use at most times.
+    former: BTreeMap<IpAddr, MacAddr>,
     /// How many addresses of a node have an Ethernet address; and so its node, one but for a mistake.
     macs: BTreeMap<MacAddr, BTreeMap<NodeName, usize>>,
+    /// Addresses that are nodes' own; a few.
+    nodes: BTreeMap<IpAddr, MacAddr>,
     /// How many addresses a node has.
     uses: BTreeMap<NodeName, usize>,
     desired: Desired,
@@ -83,7 +110,9 @@ impl Entries {
             floods,
             vteps: BTreeMap::new(),
             holders: BTreeMap::new(),
+            former: BTreeMap::new(),
             macs: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             uses: BTreeMap::new(),
             desired: Desired::default(),
         }
@@ -135,7 +164,16 @@ impl Entries {
             return touched;
         }
         touched.addrs.insert(addr);
-        if let Some(Holder { node, mac }) = before {
+        let former = match (&before, &holder) {
+            (Some(before), None) => self.former.insert(addr, before.mac),
+            (Some(before), Some(_)) => Some(before.mac),
+            (None, _) => self.former.remove(&addr),
+        };
+        let is_other = |holder: &Holder| former.is_some_and(|mac| mac != holder.mac);
+        if holder.as_ref().is_some_and(is_other) {
+            touched.moved.insert(addr);
+        }
+        if let Some(Holder { node, mac, is_node: _ }) = before {
             touched.macs.insert(mac);
             less(self.macs.entry(mac).or_default(), &node);
             if self.macs.get(&mac).is_some_and(BTreeMap::is_empty) {
@@ -143,7 +181,7 @@ impl Entries {
             }
             less(&mut self.uses, &node);
         }
-        if let Some(Holder { node, mac }) = holder {
+        if let Some(Holder { node, mac, is_node: _ }) = holder {
             touched.macs.insert(mac);
             *self.macs.entry(mac).or_default().entry(node.clone()).or_default() += 1;
             *self.uses.entry(node).or_default() += 1;
@@ -160,6 +198,13 @@ impl Entries {
                 None => drop(self.desired.neighs.remove(addr)),
             }
         }
+        let before = self.desired.node_macs.clone();
+        for addr in &touched.addrs {
+            self.settle_node(*addr);
+        }
+        self.desired.node_macs =
+            self.nodes.values().copied().filter(|mac| self.vtep_of_mac(*mac).is_some()).collect();
+        touched.node_macs |= before != self.desired.node_macs;
         for mac in &touched.macs {
             match self.vtep_of_mac(*mac) {
                 Some(vtep) => drop(self.desired.fdb.insert(*mac, vtep)),
@@ -168,6 +213,13 @@ impl Entries {
         }
         self.settle_vteps(&mut touched);
         touched
+    }
+
+    fn settle_node(&mut self, addr: IpAddr) {
+        match self.holders.get(&addr).filter(|holder| holder.is_node) {
+            Some(holder) => drop(self.nodes.insert(addr, holder.mac)),
+            None => drop(self.nodes.remove(&addr)),
+        }
     }
 
     fn settle_vteps(&mut self, touched: &mut Touched) {
@@ -227,7 +279,7 @@ mod tests {
     }
 
     fn holder(name: &str, mac: u8) -> Option<Holder> {
-        Some(Holder { node: node(name), mac: MacAddr([2, 0, 0, 0, 0, mac]) })
+        Some(Holder { node: node(name), mac: MacAddr([2, 0, 0, 0, 0, mac]), is_node: false })
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -255,6 +307,7 @@ mod tests {
             neighs: BTreeMap::from([(ip("10.0.0.2"), mac), (ip("fd00::2"), mac)]),
             flood: BTreeSet::new(),
             vteps: BTreeSet::from([ip("192.0.2.2")]),
+            node_macs: BTreeSet::new(),
         };
         assert_eq!(entries.desired(), &desired);
         assert!(entries.address(ip("10.0.0.2"), holder("n2", 2)).is_empty(), "told twice");
@@ -266,6 +319,7 @@ mod tests {
         entries.address(ip("10.0.0.2"), holder("n2", 2));
         let touched = entries.address(ip("10.0.0.2"), holder("n3", 3));
         assert_eq!(touched.macs.len(), 2);
+        assert_eq!(touched.moved, BTreeSet::from([ip("10.0.0.2")]), "containers here are told");
         assert_eq!(touched.vteps, BTreeSet::from([ip("192.0.2.2"), ip("192.0.2.3")]));
         let mac = MacAddr([2, 0, 0, 0, 0, 3]);
         assert_eq!(entries.desired().fdb, BTreeMap::from([(mac, ip("192.0.2.3"))]));
@@ -273,6 +327,28 @@ mod tests {
         assert_eq!(entries.desired().vteps, BTreeSet::from([ip("192.0.2.3")]));
         entries.address(ip("10.0.0.2"), holder("here", 4));
         assert_eq!(entries.desired(), &Desired::default(), "what is here needs nothing");
+    }
+
+    #[test]
+    fn an_address_that_was_nobodys_for_a_while_has_moved_only_if_it_has_another_mac() {
+        let mut entries = two_nodes();
+        assert!(entries.address(ip("10.0.0.2"), holder("n2", 2)).moved.is_empty(), "the first");
+        assert!(entries.address(ip("10.0.0.2"), None).moved.is_empty());
+        assert!(entries.address(ip("10.0.0.2"), holder("n3", 2)).moved.is_empty(), "the same again");
+        entries.address(ip("10.0.0.2"), None);
+        assert_eq!(entries.address(ip("10.0.0.2"), holder("n2", 5)).moved, BTreeSet::from([ip("10.0.0.2")]));
+    }
+
+    #[test]
+    fn nodes_own_addresses_are_known_as_such() {
+        let mut entries = two_nodes();
+        let own = |name: &str, mac| holder(name, mac).map(|holder| Holder { is_node: true, ..holder });
+        entries.address(ip("10.0.0.1"), own("here", 1));
+        assert!(entries.address(ip("10.0.0.2"), own("n2", 2)).node_macs);
+        assert!(entries.address(ip("10.0.0.3"), holder("n2", 3)).node_macs.eq(&false));
+        assert_eq!(entries.desired().peers().macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 2])]));
+        assert!(entries.node(&node("n2"), None).node_macs);
+        assert!(entries.desired().peers().is_empty());
     }
 
     #[test]
@@ -301,13 +377,13 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Told {
         Node(u8, Option<u8>),
-        Address(u8, Option<(u8, u8)>),
+        Address(u8, Option<(u8, u8, bool)>),
     }
 
     fn told() -> impl Strategy<Value = Told> {
         prop_oneof![
             (0_u8..4, proptest::option::of(1_u8..6)).prop_map(|(node, vtep)| Told::Node(node, vtep)),
-            (0_u8..9, proptest::option::of((0_u8..4, 0_u8..6)))
+            (0_u8..9, proptest::option::of((0_u8..4, 0_u8..6, any::<bool>())))
                 .prop_map(|(addr, of)| Told::Address(addr, of)),
         ]
     }
@@ -319,8 +395,11 @@ mod tests {
                 entries.node(&name(number), vtep.map(|vtep| IpAddr::from([192, 0, 2, vtep])))
             }
             Told::Address(addr, of) => {
-                let of = of
-                    .map(|(number, mac)| Holder { node: name(&number), mac: MacAddr([2, 0, 0, 0, 0, mac]) });
+                let of = of.map(|(number, mac, is_node)| Holder {
+                    node: name(&number),
+                    mac: MacAddr([2, 0, 0, 0, 0, mac]),
+                    is_node,
+                });
                 entries.address(IpAddr::from([10, 0, 0, *addr]), of)
             }
         }
@@ -342,6 +421,7 @@ mod tests {
                 for addr in before.neighs.keys().chain(after.neighs.keys()) {
                     prop_assert!(touched.addrs.contains(addr) || before.neighs.get(addr) == after.neighs.get(addr));
                 }
+                prop_assert!(touched.node_macs || before.node_macs == after.node_macs);
                 for vtep in before.vteps.symmetric_difference(&after.vteps) {
                     prop_assert!(touched.vteps.contains(vtep));
                 }

@@ -8,6 +8,7 @@ use crate::cli::InstallArgs;
 use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
 use crate::install::{Action, Entry, LinkKind, Names, Source, Taking, apply, plan, plan_removal, take};
+use crate::managers::{self, FileAction, ManagerFile};
 use crate::output::{Colour, Out};
 
 #[derive(Serialize)]
@@ -15,11 +16,14 @@ struct Report<'a, T> {
     dry_run: bool,
     dir: &'a Path,
     entries: &'a [T],
+    /// Of network managers.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    files: &'a [ManagerFile],
 }
 
 /// `install`
 pub(super) fn install(args: &InstallArgs, out: &mut Out<'_>) -> Result<Exit, Failure> {
-    let InstallArgs { dir, reference_names, hard_links, force, dry_run } = args;
+    let InstallArgs { dir, reference_names, hard_links, network_managers, force, dry_run } = args;
     let doing = format!("install into {}", dir.display());
     let source = source(&doing, if *hard_links { LinkKind::Hard } else { LinkKind::Symbolic })?;
     let names = if *reference_names { Names::All } else { Names::Own };
@@ -27,15 +31,24 @@ pub(super) fn install(args: &InstallArgs, out: &mut Out<'_>) -> Result<Exit, Fai
     if !dry_run {
         apply(dir, &source, &entries).doing(&doing)?;
     }
+    let files = match network_managers {
+        true => managers::install(Path::new("/"), *dry_run).doing(&doing)?,
+        false => Vec::new(),
+    };
     if out.is_json() {
-        out.json(&Report { dry_run: *dry_run, dir, entries: &entries })?;
+        out.json(&Report { dry_run: *dry_run, dir, entries: &entries, files: &files })?;
     } else {
         for entry in &entries {
             let line = said(entry, *dry_run, out);
             out.line(line)?;
         }
+        for file in &files {
+            let line = said_of_file(file, *dry_run, out);
+            out.line(line)?;
+        }
     }
-    let refused = entries.iter().any(|entry| matches!(entry.action, Action::Refuse { .. }));
+    let refused = entries.iter().any(|entry| matches!(entry.action, Action::Refuse { .. }))
+        || files.iter().any(|file| file.action == FileAction::Refuse);
     Ok(if refused { Exit::Differs } else { Exit::Fine })
 }
 
@@ -54,6 +67,21 @@ fn said(entry: &Entry, dry_run: bool, out: &Out<'_>) -> String {
     }
 }
 
+fn said_of_file(ManagerFile { file, action }: &ManagerFile, dry_run: bool, out: &Out<'_>) -> String {
+    let file = file.display();
+    match action {
+        FileAction::Keep => format!("{file} is there already"),
+        FileAction::Write if dry_run => format!("would write {file}"),
+        FileAction::Write => format!("wrote {file}"),
+        FileAction::Remove if dry_run => format!("would remove {file}"),
+        FileAction::Remove => format!("removed {file}"),
+        FileAction::Refuse => {
+            let kept = out.coloured(Colour::Warn, &format!("kept {file}"));
+            format!("{kept}: somebody changed it; remove it to have berth's")
+        }
+    }
+}
+
 /// `uninstall`
 pub(super) fn uninstall(dir: &Path, dry_run: bool, out: &mut Out<'_>) -> Result<Exit, Failure> {
     let doing = format!("uninstall from {}", dir.display());
@@ -62,8 +90,9 @@ pub(super) fn uninstall(dir: &Path, dry_run: bool, out: &mut Out<'_>) -> Result<
     if !dry_run {
         take(dir, &entries).doing(&doing)?;
     }
+    let files = managers::uninstall(Path::new("/"), dry_run).doing(&doing)?;
     if out.is_json() {
-        out.json(&Report { dry_run, dir, entries: &entries })?;
+        out.json(&Report { dry_run, dir, entries: &entries, files: &files })?;
         return Ok(Exit::Fine);
     }
     if entries.is_empty() {
@@ -76,6 +105,10 @@ pub(super) fn uninstall(dir: &Path, dry_run: bool, out: &mut Out<'_>) -> Result<
             None => out.line(format!("{removed} {name}"))?,
             Some(backup) => out.line(format!("{removed} {name}, {restored} {backup} as {name}"))?,
         }
+    }
+    for file in &files {
+        let line = said_of_file(file, dry_run, out);
+        out.line(line)?;
     }
     Ok(Exit::Fine)
 }

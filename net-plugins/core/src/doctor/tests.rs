@@ -37,7 +37,7 @@ fn network() -> NetworkRecord {
         announces: false,
         names: None,
         overlay: None,
-        vteps: std::collections::BTreeSet::new(),
+        peers: crate::overlay::Peers::default(),
         pending: false,
     }
 }

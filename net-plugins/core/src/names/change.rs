@@ -388,7 +388,7 @@ fn alone(request: &NamesRequest, before: Option<&NetworkRecord>) -> Result<Netwo
         announces: false,
         names: before.and_then(|before| before.names.clone()),
         overlay: None,
-        vteps: BTreeSet::new(),
+        peers: crate::overlay::Peers::default(),
         pending: false,
     };
     Ok(record.with_names(Some(names)))

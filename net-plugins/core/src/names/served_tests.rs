@@ -31,7 +31,7 @@ fn network(names: Option<NetworkNames>) -> NetworkRecord {
         announces: false,
         names,
         overlay: None,
-        vteps: BTreeSet::new(),
+        peers: crate::overlay::Peers::default(),
         pending: false,
     }
 }

@@ -2,14 +2,14 @@
 //! with it, pure; and the set of other hosts that frames are taken from.
 //!
 //! This crate knows nothing of a cluster. Who the other hosts are, and which container is where, is told from outside:
-//! tunnel ends by [`Berth::vteps_set`], forwarding entries by whoever writes them to the device.
+//! tunnel ends by [`Berth::peers_set`], forwarding entries by whoever writes them to the device.
 //!
 //! Addresses: each host has one of its own in the network ([`OverlayPort::addresses`]) on the bridge, and the gateway's beside
 //! it, the same on every host. The gateway's carries no subnet and is never chosen as a source, so the order in which the two
 //! are put on the bridge does not matter (docs/adr/0005-the-gateway-of-an-overlay.md).
 
+mod peers;
 mod plan;
-mod vteps;
 
 pub(crate) use plan::plan_overlay;
 
@@ -66,9 +66,42 @@ impl fmt::Display for OverlayPort {
     }
 }
 
+/// The other hosts of an overlay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Their tunnel ends, from which frames are taken.
+    pub vteps: BTreeSet<IpAddr>,
+    /// Their own Ethernet addresses in the network, to which containers answer that are kept apart from all others.
+    #[serde(default)]
+    pub macs: BTreeSet<MacAddr>,
+}
+
+impl Peers {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        let Self { vteps, macs } = self;
+        vteps.is_empty() && macs.is_empty()
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self {
+            vteps: self.vteps.union(&other.vteps).copied().collect(),
+            macs: self.macs.union(&other.macs).copied().collect(),
+        }
+    }
+}
+
 /// The name of the device of a network with this VNI.
 pub fn device_of(vni: Vni) -> IfName {
     IfName::new(format!("bvx{vni}")).expect("three letters and at most eight digits are an interface name")
+}
+
+/// The name of the bridge of a network with this VNI, where nobody named it: one that network managers are told to leave alone
+/// (`packaging/network`).
+pub fn bridge_of(vni: Vni) -> IfName {
+    IfName::new(format!("bbr{vni}")).expect("three letters and at most eight digits are an interface name")
 }
 
 /// The `ifalias` of a network's VXLAN device.

@@ -46,13 +46,13 @@ fn leases() -> Vec<AddressLease> {
     vec![lease("10.200.0.9/24", "10.200.0.1"), lease("fd00:200::9/64", "fd00:200::1")]
 }
 
-fn vteps() -> BTreeSet<IpAddr> {
-    ["192.0.2.2".parse().unwrap()].into()
+fn peers() -> Peers {
+    Peers { vteps: ["192.0.2.2".parse().unwrap()].into(), macs: [MacAddr([0x0a, 0, 0, 0, 0, 6])].into() }
 }
 
 fn planned(spec: &NetworkSpec, observed: &Observed) -> Result<(Plan, NetworkRecord), crate::plan::PlanError> {
-    let (leases, vteps) = (leases(), vteps());
-    let joining = Joining { leases: &leases, vteps: Some(&vteps), ..Joining::default() };
+    let (leases, peers) = (leases(), peers());
+    let joining = Joining { leases: &leases, peers: Some(&peers), ..Joining::default() };
     plan_network(spec, joining, MacAddr([2, 0, 0, 0, 0, 1]), observed)
 }
 
@@ -225,7 +225,12 @@ fn who_asks_for_the_network_as_a_plain_bridge_leaves_it_an_overlay() {
 fn containers_kept_apart_are_kept_apart_from_other_hosts() {
     let apart = NetworkSpec { reach: Reach { between_containers: false, ..spec().reach }, ..spec() };
     let (_, record) = planned(&apart, &Observed::default()).unwrap();
-    assert!(elements::of_network(&record).contains(&Element::ApartAcross(port().device())));
+    let elements = elements::of_network(&record);
+    assert!(elements.contains(&Element::ApartAcross(port().device())));
+    assert!(
+        elements.contains(&Element::HostAcross(MacAddr([0x0a, 0, 0, 0, 0, 6]))),
+        "the other host is answered"
+    );
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn an_alias_gives_its_network_back() {
 fn records_of_earlier_versions_have_no_overlay() {
     let (_, record) = planned(&NetworkSpec { overlay: None, ..spec() }, &Observed::default()).unwrap();
     let text = serde_json::to_string(&record).unwrap();
-    assert!(!text.contains("overlay") && !text.contains("vteps"), "{text}");
+    assert!(!text.contains("overlay") && !text.contains("peers"), "{text}");
     assert_eq!(serde_json::from_str::<NetworkRecord>(&text).unwrap(), record);
     let (_, record) = planned(&spec(), &Observed::default()).unwrap();
     let text = serde_json::to_string(&record).unwrap();

@@ -4,6 +4,7 @@ use nftables::expr::MetaKey;
 use nftables::types::{NfChainType, NfHook};
 
 use super::expr::*;
+use super::inet::marked;
 use super::{ADVERTISED, ChainDef, MARK_MASK, MARK_VALUE};
 use crate::schema::*;
 
@@ -23,7 +24,19 @@ pub(super) fn chains() -> Vec<ChainDef> {
     let mut pre = ChainDef::base("pre", NfChainType::Filter, NfHook::Prerouting, -300);
     pre.rule([within(iif(), &GUARDED), goto("guard")]);
     pre.rule([within(iif(), &GUARDED_MAC_ONLY), goto("guard_mac")]);
-    vec![ChainDef::regular(ADVERTISED), guard4(), guard_arp(), guard6(), guard(), guard_mac(), pre, forward()]
+    let guards = [ChainDef::regular(ADVERTISED), guard4(), guard_arp(), guard6(), guard(), guard_mac()];
+    guards.into_iter().chain([pre, forward_across(), forward()]).collect()
+}
+
+/// Where containers are kept apart, what comes from other hosts is theirs to let go, and what goes to another host itself
+/// passes, as what goes to this one does: it may be an answer. Marked before br_netfilter shows it to the forwarding of `inet
+/// berth` (priority -1), which cannot tell ports.
+fn forward_across() -> ChainDef {
+    let mut chain = ChainDef::base("forward_across", NfChainType::Filter, NfHook::Forward, -10);
+    chain.rule([within(iif(), &APART_ACROSS), marked()]);
+    let to_a_host = within(ether("daddr"), &HOSTS_ACROSS);
+    chain.rule([within(iif(), &APART), within(oif(), &APART_ACROSS), to_a_host, marked()]);
+    chain
 }
 
 /// Frames from port to port. With br_netfilter, one that was sent to a published port of the host is translated on the

@@ -186,6 +186,10 @@ fn forward_ours() -> ChainDef {
     let mut chain = ChainDef::regular("forward_ours");
     // With br_netfilter, frames between ports of one bridge come by here too.
     chain.rule([within(concat([iif(), oif()]), &WITHIN), marked(), accept()]);
+    // What the bridge lets pass to and from other hosts, where containers are kept apart (`forward_across`). Nothing else has
+    // the mark here.
+    let has_mark = eq(and(meta(MetaKey::Mark), number(MARK_MASK)), number(MARK_VALUE));
+    chain.noted("across hosts", [has_mark, within(iif(), &BRIDGES), within(oif(), &BRIDGES), accept()]);
     // Before the accepting rules: an internal network has no flows and no ports to the outside.
     chain.noted("out of an internal network", [within(iif(), &INTERNAL), count(), drop()]);
     chain.noted("into an internal network", [within(oif(), &INTERNAL), count(), drop()]);
@@ -216,6 +220,6 @@ fn input(families: &[Fam]) -> ChainDef {
 }
 
 /// Writes berth's bits of the mark and leaves the others.
-fn marked() -> Stmt {
+pub(super) fn marked() -> Stmt {
     set_mark(or(and(meta(MetaKey::Mark), number(!MARK_MASK)), number(MARK_VALUE)))
 }

@@ -40,6 +40,8 @@ pub struct Differences {
     pub wrong: usize,
     /// Entries that nobody asked for.
     pub stray: usize,
+    /// Addresses whose neighbour was another.
+    pub moved: BTreeSet<IpAddr>,
 }
 
 impl Differences {
@@ -166,7 +168,12 @@ fn neighbours(desired: &Desired, neighs: &[Neigh], device: Device, differences: 
         let found = match seen.get(addr) {
             None => Found::Missing,
             Some(neigh) if neigh.permanent && neigh.mac == Some(*mac) => continue,
-            Some(_) => Found::Wrong,
+            Some(neigh) => {
+                if neigh.permanent {
+                    differences.moved.insert(*addr);
+                }
+                Found::Wrong
+            }
         };
         let spec = NeighSpec { index: device.bridge, addr: *addr, mac: *mac };
         differences.note(found, EntryChange::NeighReplace(spec));
@@ -175,7 +182,7 @@ fn neighbours(desired: &Desired, neighs: &[Neigh], device: Device, differences: 
 
 /// What to write after a change, the kernel being as it should be before it.
 pub fn touched(desired: &Desired, what: &Touched, device: Device) -> Vec<EntryChange> {
-    let Touched { macs, addrs, vteps } = what;
+    let Touched { macs, addrs, vteps, node_macs: _, moved: _ } = what;
     let mut changes = Vec::with_capacity(macs.len() + addrs.len() + vteps.len());
     // What is new first: a moment with two ways is better than one with none.
     changes.extend(macs.iter().filter_map(|mac| {

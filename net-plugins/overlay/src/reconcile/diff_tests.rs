@@ -33,6 +33,7 @@ fn desired() -> Desired {
         neighs: BTreeMap::from([(addr(2), mac(2))]),
         flood: BTreeSet::new(),
         vteps: BTreeSet::from([vtep(2)]),
+        node_macs: BTreeSet::new(),
     }
 }
 
@@ -205,7 +206,13 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     let fdb = proptest::collection::btree_map((1_u8..6).prop_map(mac), (1_u8..5).prop_map(vtep), 0..5);
     let neighs = proptest::collection::btree_map((1_u8..6).prop_map(addr), (1_u8..6).prop_map(mac), 0..5);
     let flood = proptest::collection::btree_set((1_u8..5).prop_map(vtep), 0..3);
-    (fdb, neighs, flood).prop_map(|(fdb, neighs, flood)| Desired { fdb, neighs, vteps: flood.clone(), flood })
+    (fdb, neighs, flood).prop_map(|(fdb, neighs, flood)| Desired {
+        fdb,
+        neighs,
+        vteps: flood.clone(),
+        node_macs: BTreeSet::new(),
+        flood,
+    })
 }
 
 proptest! {

@@ -7,13 +7,14 @@
 mod diff;
 mod rounds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_core::network::NetworkRecord;
 use berth_core::{Berth, CoreError};
+use berth_netlink::announce::announce;
 use berth_netlink::{EntryFault, Netlink, NetlinkError};
-use berth_types::{IfName, NetworkName};
+use berth_types::{IfName, MacAddr, NetworkName};
 
 pub use diff::{Device, Differences, Seen, diff, touched};
 pub use rounds::Rounds;
@@ -47,8 +48,8 @@ pub enum ReconcileError {
 pub struct Report {
     /// Whether the device or its bridge was put right.
     pub device_mended: bool,
-    /// Whether the set of tunnel ends that frames are taken from was changed.
-    pub vteps_changed: bool,
+    /// Whether others are let in, or kept out, than before.
+    pub peers_changed: bool,
     /// What differed and was put right.
     pub differences: Differences,
     /// What the kernel refused.
@@ -58,8 +59,8 @@ pub struct Report {
 impl Report {
     /// Whether the kernel was as it should be.
     pub fn is_clean(&self) -> bool {
-        let Self { device_mended, vteps_changed, differences, faults } = self;
-        !device_mended && !vteps_changed && differences.count() == 0 && faults.is_empty()
+        let Self { device_mended, peers_changed, differences, faults } = self;
+        !device_mended && !peers_changed && differences.count() == 0 && faults.is_empty()
     }
 }
 
@@ -78,11 +79,12 @@ pub fn reconcile(
     let record = overlay_record(berth, network)?;
     let device = device_of(netlink, &record)?;
     let mut report = Report { device_mended, ..Report::default() };
-    report.vteps_changed = let_in(berth, &record, desired)?;
+    report.peers_changed = let_in(berth, &record, desired)?;
     let seen = Seen { fdb: netlink.fdb(device.vxlan)?, neighs: netlink.neighs(device.bridge)? };
     report.differences = diff(desired, &seen, device);
     report.faults = netlink.entries_change(&report.differences.changes)?;
-    report.vteps_changed |= berth.vteps_set(network, &desired.vteps)?;
+    tell(&desired.neighs, &report.differences.moved, device);
+    report.peers_changed |= berth.peers_set(network, &desired.peers())?;
     Ok(report)
 }
 
@@ -101,20 +103,37 @@ pub fn change(
     let record = overlay_record(berth, network)?;
     let device = device_of(netlink, &record)?;
     let mut report = Report::default();
-    if !what.vteps.is_empty() {
-        report.vteps_changed = let_in(berth, &record, desired)?;
+    if what.peers() {
+        report.peers_changed = let_in(berth, &record, desired)?;
     }
     report.faults = netlink.entries_change(&touched(desired, what, device))?;
-    if !what.vteps.is_empty() {
-        report.vteps_changed |= berth.vteps_set(network, &desired.vteps)?;
+    tell(&desired.neighs, &what.moved, device);
+    if what.peers() {
+        report.peers_changed |= berth.peers_set(network, &desired.peers())?;
     }
     Ok(report)
 }
 
-/// Takes frames from the desired tunnel ends beside those known before.
+/// Tells the containers of this node which Ethernet addresses `moved` have now: they would send to the former ones for half a
+/// minute. Nothing depends on it.
+fn tell(neighs: &BTreeMap<IpAddr, MacAddr>, moved: &BTreeSet<IpAddr>, device: Device) {
+    let mut by_mac: BTreeMap<MacAddr, Vec<IpAddr>> = BTreeMap::new();
+    for addr in moved {
+        if let Some(mac) = neighs.get(addr) {
+            by_mac.entry(*mac).or_default().push(*addr);
+        }
+    }
+    for (mac, addrs) in by_mac {
+        if let Err(err) = announce(device.bridge, mac, &addrs) {
+            tracing::warn!(%err, "containers learn later that addresses moved");
+        }
+    }
+}
+
+/// Takes frames from the desired nodes beside those known before.
 fn let_in(berth: &mut Berth, record: &NetworkRecord, desired: &Desired) -> Result<bool, CoreError> {
-    let both: BTreeSet<IpAddr> = record.vteps.union(&desired.vteps).copied().collect();
-    if both == record.vteps { Ok(false) } else { berth.vteps_set(&record.name, &both) }
+    let both = record.peers.union(&desired.peers());
+    if both == record.peers { Ok(false) } else { berth.peers_set(&record.name, &both) }
 }
 
 fn overlay_record(berth: &mut Berth, network: &NetworkName) -> Result<NetworkRecord, ReconcileError> {

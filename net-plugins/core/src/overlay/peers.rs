@@ -1,7 +1,6 @@
 //! The other hosts that frames are taken from, and an overlay's links as they should be.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use berth_netlink::Netlink;
 use berth_store::lock::{NetworkLock, RulesLock};
@@ -9,30 +8,31 @@ use berth_types::NetworkName;
 
 use crate::attach::payload;
 use crate::berth::Berth;
+use crate::collect::has_lost;
 use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::CoreError;
 use crate::execute::execute;
 use crate::kernel::Kernel;
 use crate::network::NetworkRecord;
-use crate::overlay::faults;
+use crate::overlay::Peers;
 use crate::step::Plan;
 
 impl Berth {
-    /// Takes VXLAN frames from `vteps`, the other hosts' tunnel ends of a network, and from nobody else on its account.
-    /// Whether the set is another than before.
+    /// Takes VXLAN frames from `peers`, the other hosts of a network, and from nobody else on its account. Whether they are others
+    /// than before.
     ///
     /// What is added is let in before it is forgotten that it was not, and what is taken away is kept on record until it is
     /// out of the ruleset: whoever is killed in between leaves nothing that nobody knows of.
-    pub fn vteps_set(&mut self, name: &NetworkName, vteps: &BTreeSet<IpAddr>) -> Result<bool, CoreError> {
+    pub fn peers_set(&mut self, name: &NetworkName, peers: &Peers) -> Result<bool, CoreError> {
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let Some(before) = self.network(name)?.filter(|network| network.overlay.is_some()) else {
             return Err(CoreError::Missing { what: format!("network `{name}` is no overlay of this host") });
         };
-        if before.vteps == *vteps {
+        if before.peers == *peers {
             return Ok(false);
         }
-        let both = NetworkRecord { vteps: before.vteps.union(vteps).copied().collect(), ..before.clone() };
+        let both = NetworkRecord { peers: before.peers.union(peers), ..before.clone() };
         self.put_overlay(&both)?;
         // Whoever removes elements on another network's account reads the records under this lock: either they are read
         // after the line above, or what they removed is added below.
@@ -42,7 +42,7 @@ impl Berth {
         plan.push_elements(wanted.difference(&had).cloned().collect());
         let mut kernel = Kernel::open(self, None)?;
         execute(&mut kernel, &plan)?.keep();
-        let after = NetworkRecord { vteps: vteps.clone(), ..before };
+        let after = NetworkRecord { peers: peers.clone(), ..before };
         {
             let _rules = RulesLock::exclusive(self.dirs())?;
             let others = self.networks()?.into_iter().filter(|other| other.name != *name);
@@ -62,9 +62,10 @@ impl Berth {
         let Some(network) = self.network(name)?.filter(|network| network.overlay.is_some()) else {
             return Ok(false);
         };
-        let links = Netlink::open()?.links()?;
-        let bridge_is_there = links.iter().any(|link| link.name == network.bridge && link.up);
-        if network.pending || (bridge_is_there && faults(&network, &links).is_empty()) {
+        let netlink = Netlink::open()?;
+        let (links, addrs) = (netlink.links()?, netlink.addrs_all()?);
+        let bridge = links.iter().find(|link| link.name == network.bridge);
+        if network.pending || bridge.is_some_and(|bridge| !has_lost(&network, bridge, &addrs, &links)) {
             return Ok(false);
         }
         self.mend_network(&network)?;

@@ -1,0 +1,8 @@
+//! The data plane: networks laid by the core and by entries directly, with no cluster. What a cluster would tell, the stage
+//! tells.
+
+mod damage;
+mod many;
+mod reach;
+mod safety;
+mod stage;
