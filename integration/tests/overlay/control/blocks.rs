@@ -101,7 +101,7 @@ fn no_block_has_two_owners_however_claimants_end() {
                 let own: Node = joined(&*cluster, node(&format!("n{number}"), number)).await;
                 let mut cluster = cluster;
                 for (index, subnet) in
-                    (0..64_u32).map(|index| (index, [10, 0, (index / 16) as u8, (index % 16 * 16) as u8]))
+                    (0..64_u8).map(|index| (u32::from(index), [10, 0, index / 16, index % 16 * 16]))
                 {
                     let cidr = IpNetwork::new(subnet.into(), 28).unwrap();
                     let claim = block(&own, &cidr.to_string(), BlockState::Pending, 1);

@@ -278,7 +278,7 @@ fn the_last_view_is_kept_on_disk() {
     drop(store);
     let mut store = Store::open(&Dirs::under(&root), BootId::new("another boot")).unwrap();
     let mut again = View::default();
-    again.replace(store.read(|tx| memory::load(tx)).unwrap());
+    again.replace(store.read(memory::load).unwrap());
     assert_eq!((again.revision(), again.entries()), (view.revision(), view.entries()));
     assert!(again.network(&NetworkName::new("blue").unwrap()).is_some());
     drop(store);

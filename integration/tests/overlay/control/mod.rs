@@ -5,6 +5,7 @@ pub(crate) mod etcd;
 mod failures;
 mod keeping;
 mod nodes;
+mod peers;
 mod records;
 mod secrets;
 mod unique;

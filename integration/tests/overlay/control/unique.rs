@@ -37,8 +37,11 @@ fn of_sixteen_creators_one_gets_a_name_a_vni_and_a_subnet() {
         assert_eq!(race(host, etcd, subnet), 1);
         // A part of a subnet is no other subnet: either the large one is created, or small ones are.
         let overlapping = |number: u8| {
-            let subnet =
-                if number % 2 == 0 { "10.4.0.0/16".to_owned() } else { format!("10.4.{number}.0/24") };
+            let subnet = if number.is_multiple_of(2) {
+                "10.4.0.0/16".to_owned()
+            } else {
+                format!("10.4.{number}.0/24")
+            };
             network(&format!("over{number}"), 8000 + u32::from(number), &subnet)
         };
         let won = race(host, etcd, overlapping);

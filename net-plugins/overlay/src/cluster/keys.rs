@@ -14,7 +14,7 @@
 //! addr/NETWORK/ADDRESS              whose an address is
 //! ```
 //!
-//! All records lie between [`WATCHED`]'s ends and `addr/` lies outside, so that one watch tells of each attachment once.
+//! All records lie between `WATCHED`'s ends and `addr/` lies outside, so that one watch tells of each attachment once.
 
 use std::net::IpAddr;
 

@@ -233,10 +233,10 @@ async fn hear(
             Word::Put(attachment) => match &mut all {
                 Some(all) if all.len() < MOST => all.push(attachment),
                 Some(_) => return Err(std::io::Error::other("it has more attachments than any node")),
-                None => shared.peer_changed(attachment.key(), Some(attachment)),
+                None => shared.peer_changed(attachment),
             },
             Word::Gone { network, of } => {
-                shared.peer_changed(EntryKey::Attachment(network, name.clone(), of), None);
+                shared.peer_lost(EntryKey::Attachment(network, name.clone(), of));
             }
             // A second one comes when this node was too slow to hear each change.
             Word::Whole => match all.take() {

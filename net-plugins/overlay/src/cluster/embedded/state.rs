@@ -65,6 +65,33 @@ impl State {
         }
     }
 
+    /// Takes a peer's word for an attachment, unless it has an address that is not its to give.
+    fn believe(&mut self, attachment: OverlayAttachment) {
+        let key = attachment.key();
+        let why = self.of_another(&attachment).map(|(address, owner)| {
+            format!("it has {address}, which the file deals to node {owner}: passed over")
+        });
+        let believed = why.is_none();
+        self.report(key.path(), why);
+        self.set(key, believed.then_some(Entry::Attachment(attachment)));
+    }
+
+    /// An address of an attachment that is in another peer's part, and whose.
+    fn of_another(&self, attachment: &OverlayAttachment) -> Option<(IpAddr, NodeName)> {
+        let range = self.entries.values().filter_map(|entry| match entry {
+            Entry::Block(block) if block.network == attachment.network && block.owner != attachment.node => {
+                Some(block)
+            }
+            _ => None,
+        });
+        let theirs: Vec<&Block> = range.collect();
+        let mut addresses = attachment.addresses.iter();
+        addresses.find_map(|address| {
+            let block = theirs.iter().find(|block| block.cidr.contains(*address))?;
+            Some((*address, block.owner.clone()))
+        })
+    }
+
     /// Makes what comes of the file what it says now.
     fn deal(&mut self, own: &NodeName) {
         let file = self.file.clone();
@@ -236,6 +263,13 @@ impl Shared {
                 return Err(ClusterError::NoNetwork { cluster: self.name(), network: network.clone() });
             }
             let key = attachment.key();
+            if let Some((address, owner)) = state.of_another(attachment) {
+                let what = format!("address {address} of network `{network}`");
+                return Err(ClusterError::Taken {
+                    what,
+                    holder: format!("node {owner} (the file deals its part to it)"),
+                });
+            }
             for address in addresses {
                 let holder = state.entries.values().find(|entry| holds(entry, network, *address, &key));
                 if let Some(Entry::Attachment(holder)) = holder {
@@ -344,15 +378,23 @@ impl Shared {
             for key in gone.cloned().collect::<Vec<_>>() {
                 state.set(key, None);
             }
-            for (key, attachment) in kept {
-                state.set(key, Some(Entry::Attachment(attachment)));
+            for attachment in kept.into_values() {
+                state.believe(attachment);
             }
         });
     }
 
     /// One change of what a peer has.
-    pub(super) fn peer_changed(&self, key: EntryKey, attachment: Option<OverlayAttachment>) {
-        self.alter(|state| state.set(key, attachment.map(Entry::Attachment)));
+    pub(super) fn peer_changed(&self, attachment: OverlayAttachment) {
+        self.alter(|state| state.believe(attachment));
+    }
+
+    /// A peer has this attachment no more.
+    pub(super) fn peer_lost(&self, key: EntryKey) {
+        self.alter(|state| {
+            state.report(key.path(), None);
+            state.set(key, None);
+        });
     }
 }
 
