@@ -68,6 +68,8 @@ impl<'h> Berthd<'h> {
                 Ok(len) if word[..len] == *b"READY=1" => break,
                 // What the daemon before this one said when it ended.
                 Ok(_) => (),
+                // Stopped and let go on, with everything else on a busy machine.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
                 Err(error) => panic!("berthd is not ready: {error}: {}", daemon.complaints()),
             }
         }

@@ -160,3 +160,108 @@ fn an_address_that_is_another_hosts_at_once_leads_there() {
         web.del();
     });
 }
+
+#[test]
+fn a_host_that_has_another_address_is_found_there() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let host = stage.nodes[1].host;
+        let seat = stage.nodes[1].seat.clone();
+        // As after a reboot: another address, and the agent begins anew.
+        stage.nodes[1].daemon.crash();
+        host.batch(&format!(
+            "address del {1}/24 dev {0}
+             address add 198.51.100.99/24 dev {0}",
+            seat.ifname, seat.v4
+        ));
+        stage.nodes[1].daemon.start();
+        stage.nodes[1].is_connected();
+        web.reaches(&db);
+        db.reaches(&web);
+        let rows = stage.nodes[0].json("node ls");
+        assert_eq!(rows[1]["vteps"][0], "198.51.100.99", "{rows}");
+        [web, db].into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn a_partition_and_an_agent_that_stands_still_cost_no_packet() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        let host = stage.nodes[1].host;
+        let mut more = Vec::new();
+        let lost = lost_during(&web, &db, || {
+            let rules = "table inet cut {\n chain out {\n type filter hook output priority 0\n tcp dport 2379 drop\n }\n}\n";
+            host.cmd("nft").args(["-f", "-"]).stdin(rules).run();
+            std::thread::sleep(Duration::from_secs(8));
+            more.push(stage.nodes[0].add("c3", "meanwhile"));
+            stage.nodes[0].daemon.signal(rustix::process::Signal::STOP);
+            std::thread::sleep(Duration::from_secs(16));
+            stage.nodes[0].daemon.signal(rustix::process::Signal::CONT);
+            host.run("nft delete table inet cut");
+            stage.nodes.iter().for_each(crate::stage::Node::is_connected);
+            db.reaches(&more[0]);
+        });
+        assert_eq!(lost, 0);
+        [web, db].into_iter().chain(more).for_each(Member::del);
+    });
+}
+
+#[test]
+fn a_network_with_room_needs_nobody_and_one_without_says_so_at_once() {
+    stage_test(1, |stage| {
+        let node = &mut stage.nodes[0];
+        // Blocks of four addresses: one is the node's.
+        node.berth("network create -d overlay blue --subnet 10.5.0.0/28");
+        let first = node.add("c0", "first");
+        node.daemon.crash();
+        let mut members = vec![first];
+        let refused = (1..20).find_map(|number| {
+            let began = Instant::now();
+            let (member, ran) = node.try_add(&format!("c{number}"), "more");
+            if ran.succeeded() {
+                members.push(member);
+                return None;
+            }
+            assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+            Some(ran.err())
+        });
+        let refused = refused.expect("a subnet of sixteen addresses is full after twenty");
+        assert!(refused.msg.contains("nobody to get more"), "{refused}");
+        node.daemon.start();
+        node.is_connected();
+        let (more, ran) = node.try_add("c30", "again");
+        ran.ok();
+        members.push(more);
+        members.into_iter().for_each(Member::del);
+    });
+}
+
+#[test]
+fn two_hosts_with_one_identity_are_told_apart() {
+    stage_test(2, |stage| {
+        let (web, db) = two(stage);
+        // The second host's records become a copy of the first's, as of a cloned machine.
+        let (from, to) = (stage.nodes[0].host.state_dir(), stage.nodes[1].host.state_dir());
+        stage.nodes[1].daemon.stop();
+        let kept = to.with_extension("kept");
+        std::fs::rename(&to, &kept).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap().flatten() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        stage.nodes[1].daemon.start();
+        eventually(SOON, || match stage.nodes[1].status()["trouble"].as_str() {
+            Some(trouble) if trouble.contains("node name `n1`") => Ok(()),
+            other => Err(format!("the copy says {other:?}")),
+        });
+        stage.nodes[0].is_connected();
+        stage.nodes[1].daemon.stop();
+        std::fs::remove_dir_all(&to).unwrap();
+        std::fs::rename(&kept, &to).unwrap();
+        stage.nodes[1].daemon.start();
+        stage.nodes[1].is_connected();
+        web.reaches(&db);
+        [web, db].into_iter().for_each(Member::del);
+    });
+}

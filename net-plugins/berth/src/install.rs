@@ -319,7 +319,7 @@ mod tests {
     fn own_names_lead_to_the_program_and_reference_names_only_when_asked() {
         let place = Place::new();
         place.install(Names::Own, false);
-        assert_eq!(place.names(), ["rbridge", "rdns", "rhost", "ripam", "rnone", "rportmap"]);
+        assert_eq!(place.names(), ["rbridge", "rdns", "rhost", "ripam", "rnone", "roverlay", "rportmap"]);
         place.install(Names::All, false);
         let all = [
             "bridge",
@@ -332,6 +332,7 @@ mod tests {
             "rhost",
             "ripam",
             "rnone",
+            "roverlay",
             "rportmap",
         ];
         assert_eq!(place.names(), all);
@@ -407,7 +408,7 @@ mod tests {
             apply(&place.cni(), &source, &entries).unwrap();
         }
         assert!(!fs::symlink_metadata(place.cni().join("rbridge")).unwrap().is_symlink());
-        assert_eq!(place.uninstall().len(), 6);
+        assert_eq!(place.uninstall().len(), 7);
         assert!(place.names().is_empty());
     }
 
@@ -426,7 +427,7 @@ mod tests {
         fs::remove_dir(place.cni()).unwrap();
         assert!(plan_removal(&place.cni(), &place.source(LinkKind::Symbolic)).unwrap().is_empty());
         place.install(Names::Own, false);
-        assert_eq!(place.names().len(), 6);
+        assert_eq!(place.names().len(), 7);
     }
 
     #[test]
