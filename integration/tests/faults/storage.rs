@@ -89,7 +89,7 @@ fn many_adds_until_the_disk_is_full_and_back_leave_nothing() {
             let mut added = Vec::new();
             // Some room, so that it ends in the middle of something.
             fill(host, &run);
-            host.run(&format!("truncate -s -260K {}/filler", run.display()));
+            host.run(&format!("truncate -s -340K {}/filler", run.display()));
             for n in 0..120 {
                 let container = host.container(&format!("c{n}"));
                 let call = net.call_for(&container);
