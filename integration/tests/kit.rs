@@ -236,7 +236,7 @@ fn a_process_left_behind_fails_the_test_and_is_killed() {
             pid.store(id.parse().unwrap(), std::sync::atomic::Ordering::Relaxed);
         });
     });
-    assert!(outcome.unwrap_err().downcast::<String>().unwrap().contains("processes still in the host"));
+    assert!(outcome.unwrap_err().downcast::<String>().unwrap().contains("processes still in a host"));
     let proc = format!("/proc/{}/ns/mnt", pid.into_inner());
     eventually(Duration::from_secs(5), || match fs::metadata(&proc) {
         Ok(_) => Err("still there".to_owned()),
