@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use berth_core::plan::overlap;
 use berth_ipam::blocks::block_length;
 use berth_types::{MacAddr, NetworkName, Vni, fnv64};
 use ipnetwork::IpNetwork;
@@ -119,10 +120,7 @@ fn asked_subnets(
 
 /// Who has a part of `subnet`.
 fn holder(subnet: IpNetwork, around: &Surroundings<'_>) -> Option<String> {
-    let overlaps = |other: &IpNetwork| {
-        other.is_ipv4() == subnet.is_ipv4()
-            && (other.contains(subnet.network()) || subnet.contains(other.network()))
-    };
+    let overlaps = |other: &IpNetwork| overlap(&subnet, other);
     for (name, network) in around.view.networks() {
         let subnets = network.record().into_iter().flat_map(|record| &record.subnets);
         if let Some(other) = subnets.map(|subnet| subnet.subnet).find(overlaps) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use berth_core::plan::overlap;
 use berth_types::NetworkName;
 use etcd_client::GetOptions;
 use ipnetwork::IpNetwork;
@@ -161,7 +162,7 @@ pub(crate) fn refuse_taken(network: &OverlayNetwork, others: &[OverlayNetwork]) 
             return Err(EtcdCluster::taken(format!("VNI {}", network.vni), holder));
         }
         for (subnet, theirs) in pairs(network, other) {
-            if overlap(subnet, theirs) {
+            if overlap(&subnet, &theirs) {
                 let holder = if subnet == theirs { holder } else { format!("{holder}, with {theirs},") };
                 return Err(EtcdCluster::taken(format!("subnet {subnet}"), holder));
             }
@@ -173,11 +174,6 @@ pub(crate) fn refuse_taken(network: &OverlayNetwork, others: &[OverlayNetwork]) 
 fn pairs(one: &OverlayNetwork, other: &OverlayNetwork) -> Vec<(IpNetwork, IpNetwork)> {
     let with = |subnet: IpNetwork| other.subnets.iter().map(move |theirs| (subnet, theirs.subnet));
     one.subnets.iter().flat_map(|subnet| with(subnet.subnet)).collect()
-}
-
-fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
-    // Two prefixes have something in common only if one holds the other's first address.
-    one.contains(other.network()) || other.contains(one.network())
 }
 
 fn in_use(network: &NetworkName, count: usize, some: &[String]) -> ClusterError {
@@ -207,8 +203,8 @@ mod tests {
             ("fd00::/48", "fd00::/64", true),
             ("0.0.0.0/0", "::/0", false),
         ] {
-            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
-            assert_eq!((overlap(one, other), overlap(other, one)), (both, both), "{one} {other}");
+            let (one, other): (IpNetwork, IpNetwork) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((overlap(&one, &other), overlap(&other, &one)), (both, both), "{one} {other}");
         }
     }
 }
