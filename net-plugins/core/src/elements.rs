@@ -3,7 +3,7 @@
 //! The same functions serve a change, a repair after a flush, and `doctor`, so that all three agree by construction.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use berth_nft::Element;
 use berth_types::{AttachmentKey, MacAddr, Proto, PublishedPort, fnv64};
@@ -75,6 +75,14 @@ pub(crate) fn of_names(network: &NetworkRecord) -> BTreeSet<Element> {
     let Some(names) = names else { return BTreeSet::new() };
     let owner = owner_mark(&key_of_network(name));
     let mut elements = BTreeSet::new();
+    for asked in &names.answers_for {
+        let gateway = gateways.iter().map(IpNetwork::ip).find(|gateway| gateway.is_ipv4() == asked.is_ipv4());
+        elements.extend(gateway.map(|gateway| Element::Led {
+            bridge: bridge.clone(),
+            asked: *asked,
+            to: SocketAddr::new(gateway, names.port_at(gateway)),
+        }));
+    }
     for addr in gateways.iter().map(IpNetwork::ip) {
         elements.insert(Element::Dns { bridge: bridge.clone(), addr });
         let port = |proto| PublishedPort {

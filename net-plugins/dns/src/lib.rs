@@ -35,6 +35,7 @@ pub mod zone;
 
 pub use config::{Limits, ServerConfig};
 pub use error::DnsError;
+pub use forward::resolv::servers_in;
 pub use server::Server;
 pub use shown::{Entry, Explained, HandedSocket, Listening};
 pub use zone::spec::{Change, MemberSpec, NetworkSpec, Service};

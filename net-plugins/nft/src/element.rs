@@ -1,7 +1,7 @@
 //! Elements: all that a network or an attachment ever changes in the ruleset.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use berth_types::{Family, IfName, MacAddr, PublishedPort};
 use ipnetwork::IpNetwork;
@@ -63,6 +63,15 @@ pub enum Element {
         /// The gateway address they are sent to.
         addr: IpAddr,
     },
+    /// Questions for names that this bridge's containers send to a server of elsewhere are answered here instead.
+    Led {
+        /// Where they come in.
+        bridge: IfName,
+        /// Whom they are sent to, at port 53.
+        asked: IpAddr,
+        /// Who answers them, of the same family.
+        to: SocketAddr,
+    },
     /// Another node's address, from which VXLAN is taken.
     Vtep(IpAddr),
     /// A UDP port of VXLAN: from others than a [`Element::Vtep`] it is dropped.
@@ -122,6 +131,7 @@ impl fmt::Display for Element {
             Self::Hairpin { subnet, addr } => write!(f, "hairpin from {subnet} to {addr}"),
             Self::MasqueradeAll(addr) => write!(f, "masquerading of all that reaches {addr}"),
             Self::Dns { bridge, addr } => write!(f, "names for {bridge} at {addr}"),
+            Self::Led { bridge, asked, to } => write!(f, "questions from {bridge} to {asked} led to {to}"),
             Self::Vtep(addr) => write!(f, "VXLAN from {addr}"),
             Self::VxlanPort(port) => write!(f, "VXLAN port {port}"),
             Self::Guarded(port) => write!(f, "guarded port {port}"),

@@ -73,6 +73,18 @@ pub(crate) fn lower(element: &Element) -> Result<Vec<Entry>, &'static str> {
             let set = by_family(*addr, &DNS4, &DNS6);
             single(set, Key::of(set).ifname(bridge).addr(*addr))
         }
+        Element::Led { bridge, asked, to } => {
+            if asked.is_ipv4() != to.is_ipv4() {
+                return Err("who is asked and who answers are of different families");
+            }
+            let (addr, port) =
+                (by_family(*asked, &LED_ADDR4, &LED_ADDR6), by_family(*asked, &LED_PORT4, &LED_PORT6));
+            let entry = |set, data| {
+                let key = Key::of(set).ifname(bridge).addr(*asked).done();
+                Entry { set, key, upper: Upper::None, data: Some(data) }
+            };
+            Ok(vec![entry(addr, octets(to.ip())), entry(port, to.port().to_be_bytes().to_vec())])
+        }
         Element::Vtep(addr) => {
             let set = by_family(*addr, &VTEPS4, &VTEPS6);
             single(set, Key::of(set).addr(*addr))

@@ -1,7 +1,7 @@
 //! Reading elements back: for people, `check` and garbage collection. Nothing decides by it what to allow.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use berth_types::{Family, IfName, MacAddr, Proto, PublishedPort};
 use ipnetwork::IpNetwork;
@@ -209,6 +209,11 @@ type Sets = BTreeMap<(Table, &'static str), Vec<Row>>;
 fn raise(mut sets: Sets) -> Dump {
     let mut dump = Dump::default();
     raise_ports(&mut sets, &mut dump);
+    raise_led(&mut sets, &mut dump);
+    for def in SETS.iter().filter(|def| def.data.is_some()) {
+        let rest = take(&mut sets, def).into_iter();
+        dump.strays.extend(rest.map(|row| format!("{}: {}", def.name, hex(&row.key))));
+    }
     for def in SETS.iter().filter(|def| def.data.is_none()) {
         let rows = sets.remove(&(def.table, def.name)).unwrap_or_default();
         if def.interval && !def.is_concat() {
@@ -311,9 +316,26 @@ fn raise_ports(sets: &mut Sets, dump: &mut Dump) {
             }
         }
     }
-    for def in SETS.iter().filter(|def| def.data.is_some()) {
-        dump.strays.extend(take(sets, def).into_iter().map(|row| format!("{}: {}", def.name, hex(&row.key))));
+}
+
+/// Questions led elsewhere: one map has the address, the other the port, under one key.
+fn raise_led(sets: &mut Sets, dump: &mut Dump) {
+    for (addr, port) in [(&LED_ADDR4, &LED_PORT4), (&LED_ADDR6, &LED_PORT6)] {
+        for row in take(sets, addr) {
+            let ported = sets.get_mut(&(port.table, port.name)).and_then(|rows| same_key(rows, &row));
+            match raise_led_row(addr, &row, ported) {
+                Some(element) => dump.elements.push(element),
+                None => dump.strays.push(format!("{}: {}", addr.name, hex(&row.key))),
+            }
+        }
     }
+}
+
+fn raise_led_row(def: &SetDef, row: &Row, ported: Option<Row>) -> Option<Element> {
+    let mut key = Fields { def, bytes: &row.key };
+    let (bridge, asked) = (key.ifname()?, key.addr()?);
+    let port = u16::from_be_bytes(*ported?.data?.first_chunk()?);
+    Some(Element::Led { bridge, asked, to: SocketAddr::new(addr(row.data.as_deref()?)?, port) })
 }
 
 fn take(sets: &mut Sets, def: &SetDef) -> Vec<Row> {

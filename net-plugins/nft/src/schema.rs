@@ -151,6 +151,10 @@ sets! {
     MASQ_ALL6 = set("masq_all6", &[V6]);
     DNS4 = set("dns4", &[IfName, V4]);
     DNS6 = set("dns6", &[IfName, V6]);
+    LED_ADDR4 = map("led_addr4", &[IfName, V4], V4);
+    LED_PORT4 = map("led_port4", &[IfName, V4], Port);
+    LED_ADDR6 = map("led_addr6", &[IfName, V6], V6);
+    LED_PORT6 = map("led_port6", &[IfName, V6], Port);
     VTEPS4 = set("vteps4", &[V4]);
     VTEPS6 = set("vteps6", &[V6]);
     VXLAN_PORTS = set("vxlan_ports", &[Port]);

@@ -139,8 +139,12 @@ fn every_kind() -> Vec<(Element, &'static str, &'static str, &'static str)> {
     ]
 }
 
+fn led(asked: &str, to: &str) -> Element {
+    Element::Led { bridge: ifname("br0"), asked: ip(asked), to: to.parse().unwrap() }
+}
+
 /// Published ports, each with every map it stands in.
-fn every_port() -> Vec<(Element, Vec<(&'static str, &'static str)>)> {
+fn every_kind_in_maps() -> Vec<(Element, Vec<(&'static str, &'static str)>)> {
     vec![
         (
             published(Proto::Tcp, ("0.0.0.0", 8080), ("10.80.0.2", 80), 1),
@@ -205,6 +209,20 @@ fn every_port() -> Vec<(Element, Vec<(&'static str, &'static str)>)> {
                 ("range_addr6", r#"[[{"concat":["tcp",{"range":[100,101]}]},"fd80::2"]]"#),
             ],
         ),
+        (
+            led("192.0.2.53", "10.80.0.1:53"),
+            vec![
+                ("led_addr4", r#"[[{"concat":["br0","192.0.2.53"]},"10.80.0.1"]]"#),
+                ("led_port4", r#"[[{"concat":["br0","192.0.2.53"]},53]]"#),
+            ],
+        ),
+        (
+            led("2001:db8::53", "[fd80::1]:1053"),
+            vec![
+                ("led_addr6", r#"[[{"concat":["br0","2001:db8::53"]},"fd80::1"]]"#),
+                ("led_port6", r#"[[{"concat":["br0","2001:db8::53"]},1053]]"#),
+            ],
+        ),
     ]
 }
 
@@ -229,9 +247,9 @@ fn every_kind_of_element_goes_in_and_out() {
 }
 
 #[test]
-fn every_kind_of_published_port_goes_in_and_out() {
+fn every_kind_of_element_in_maps_goes_in_and_out() {
     laid(|socket| {
-        for (element, maps) in every_port() {
+        for (element, maps) in every_kind_in_maps() {
             for _ in 0..2 {
                 socket.commit(&batch(std::slice::from_ref(&element), &[])).unwrap();
                 for (map, shown) in &maps {

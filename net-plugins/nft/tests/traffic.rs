@@ -186,6 +186,49 @@ fn traffic_that_passes_through_is_not_taken_by_a_published_port() {
 }
 
 #[test]
+fn questions_to_servers_of_elsewhere_are_led_to_the_gateway_for_one_network_only() {
+    let lab = Lab::new();
+    lab.host.serve("10.80.0.1:1053");
+    lab.host.serve("[fd80::1]:53");
+    lab.lan.serve("192.0.2.2:53");
+    lab.lan.serve("192.0.2.2:80");
+    lab.lan.serve("[2001:db8::2]:53");
+    let led = |asked: &str, to: &str| Element::Led {
+        bridge: ifname("br0"),
+        asked: asked.parse().unwrap(),
+        to: to.parse().unwrap(),
+    };
+    assert_eq!(lab.a.reaches("192.0.2.2:53"), ip("192.0.2.1"), "the server of elsewhere, masqueraded");
+    let ways = vec![led("192.0.2.2", "10.80.0.1:1053"), led("2001:db8::2", "[fd80::1]:53")];
+    lab.commit(ways.clone());
+    assert_eq!(lab.a.reaches("192.0.2.2:53"), ip("10.80.0.2"), "the host, which sees the container");
+    assert_eq!(lab.a.reaches("[2001:db8::2]:53"), ip("fd80::2"));
+    assert_eq!(lab.a.reaches("192.0.2.2:80"), ip("192.0.2.1"), "another port");
+    assert_eq!(lab.c.reaches("192.0.2.2:53"), ip("192.0.2.1"), "another network");
+    let answered = lab.host.call(|| {
+        let socket = UdpSocket::bind("10.80.0.1:1053").unwrap();
+        std::thread::spawn(move || {
+            let (_, from) = socket.recv_from(&mut [0; 16]).unwrap();
+            socket.send_to(b"here", from).unwrap();
+        })
+    });
+    let answer = lab.a.call(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        // Of any other sender it is not taken.
+        socket.connect("192.0.2.2:53").unwrap();
+        socket.send(b"who").unwrap();
+        let mut answer = [0; 4];
+        socket.recv(&mut answer).unwrap();
+        answer
+    });
+    assert_eq!(&answer, b"here");
+    answered.join().unwrap();
+    lab.change(Vec::new(), ways);
+    assert_eq!(lab.a.reaches("192.0.2.2:53"), ip("192.0.2.1"));
+}
+
+#[test]
 fn an_internal_network_has_no_way_out_and_none_in() {
     let lab = Lab::new();
     serve_all(&lab);

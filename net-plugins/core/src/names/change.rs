@@ -139,17 +139,38 @@ impl Berth {
         name: &NetworkName,
         alternates: &std::collections::BTreeMap<IpAddr, u16>,
     ) -> Result<(), CoreError> {
-        let same = |record: &NetworkRecord| {
-            record.names.as_ref().is_none_or(|names| names.alternates == *alternates)
+        self.change_names(name, &|names| names.alternates.clone_from(alternates))
+    }
+
+    /// Answers at the network's gateway what its containers ask `servers`, too. For engines that write a container's
+    /// `resolv.conf` themselves and cannot be told of the gateway. Of a family in which the network has no gateway, nothing
+    /// changes.
+    pub fn names_answer_for(
+        &mut self,
+        name: &NetworkName,
+        servers: &BTreeSet<IpAddr>,
+    ) -> Result<(), CoreError> {
+        self.change_names(name, &|names| names.answers_for.extend(servers))
+    }
+
+    /// Changes what a network's record says of names, where there is any, and the ruleset with it.
+    fn change_names(
+        &mut self,
+        name: &NetworkName,
+        change: &dyn Fn(&mut NetworkNames),
+    ) -> Result<(), CoreError> {
+        let changed = |record: &NetworkRecord| {
+            let mut names = record.names.clone()?;
+            change(&mut names);
+            let after = NetworkRecord { names: Some(names), ..record.clone() };
+            (after != *record).then_some(after)
         };
-        if self.network(name)?.is_none_or(|record| same(&record)) {
+        if self.network(name)?.and_then(|record| changed(&record)).is_none() {
             return Ok(());
         }
         let _lock = NetworkLock::exclusive(self.dirs(), name)?;
         let Some(before) = self.network(name)? else { return Ok(()) };
-        let Some(mut names) = before.names.clone() else { return Ok(()) };
-        names.alternates.clone_from(alternates);
-        let after = NetworkRecord { names: Some(names), ..before.clone() };
+        let Some(after) = changed(&before) else { return Ok(()) };
         let (old, new) = (elements::of_network(&before), elements::of_network(&after));
         // A map takes no second value for a key: the old way goes before the new one comes.
         remove_elements(old.difference(&new).cloned().collect())?;

@@ -32,6 +32,10 @@ pub struct NetworkNames {
     /// server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alternates: BTreeMap<IpAddr, u16>,
+    /// Servers of elsewhere whose questions from this network are answered at its gateway: an engine gave them to containers
+    /// that it gives no other.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub answers_for: BTreeSet<IpAddr>,
 }
 
 /// Who asked for a network's names.
@@ -100,6 +104,7 @@ impl NetworkNames {
             split: Vec::new(),
             services: Vec::new(),
             alternates: BTreeMap::new(),
+            answers_for: BTreeSet::new(),
         }
     }
 
@@ -108,11 +113,13 @@ impl NetworkNames {
         self.alternates.get(&listener).copied().unwrap_or(DNS_PORT)
     }
 
-    /// These with the alternate ports that were found for `before`, as far as the address is still a gateway.
+    /// These with what was found for `before` since it was declared: alternate ports, as far as the address is still a gateway,
+    /// and whom is answered for.
     #[must_use]
     pub(crate) fn listening_as(mut self, before: Option<&Self>, gateways: &BTreeSet<IpAddr>) -> Self {
         let known = before.map(|before| before.alternates.clone()).unwrap_or_default();
         self.alternates = known.into_iter().filter(|(addr, _)| gateways.contains(addr)).collect();
+        self.answers_for.extend(before.into_iter().flat_map(|before| &before.answers_for));
         self
     }
 }

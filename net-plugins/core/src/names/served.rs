@@ -96,7 +96,7 @@ impl ServedNetwork {
     /// What `record` asks for; nothing, where it says nothing of names or has no address to ask.
     pub fn of(record: &NetworkRecord, shown: Option<&Shown>) -> Option<Self> {
         let NetworkRecord { name, bridge, reach, gateways, subnets, names, .. } = record;
-        let NetworkNames { source, domain, ttl, servers, split, services: _, alternates: _ } =
+        let NetworkNames { source, domain, ttl, servers, split, services: _, alternates: _, answers_for: _ } =
             names.as_ref()?;
         let said = shown.and_then(|shown| host_name(&shown.name).ok());
         let called = distinct(said.into_iter().chain([name.as_str().to_ascii_lowercase()]));

@@ -1,3 +1,4 @@
+use berth_nft::Element;
 use berth_store::Owner;
 use berth_types::{AddressLease, MacAddr, Proto, PublishedPort};
 
@@ -183,4 +184,22 @@ fn records_of_before_names_are_read() {
     assert_eq!(ports, Held::Ports(PortsRecord::new(key("c1"))));
     let text = serde_json::to_string(&bridge("c1", None)).unwrap();
     assert!(!text.contains("names"), "what has no names is written as before: {text}");
+}
+
+#[test]
+fn questions_to_servers_of_elsewhere_go_to_the_gateway_of_their_family() {
+    let gateway: IpAddr = "10.80.0.1".parse().unwrap();
+    let answers_for = ["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()].into();
+    let names = NetworkNames { answers_for, alternates: [(gateway, 1053)].into(), ..NetworkNames::usual() };
+    let led = |network: &NetworkRecord| -> Vec<String> {
+        let all = crate::elements::of_names(network).into_iter();
+        all.filter(|element| matches!(element, Element::Led { .. })).map(|one| one.to_string()).collect()
+    };
+    let both = network(Some(names));
+    let v4 = "questions from br0 to 192.0.2.53 led to 10.80.0.1:1053";
+    assert_eq!(led(&both), [v4, "questions from br0 to 2001:db8::53 led to [fd00:80::1]:53"]);
+    let v4_only = NetworkRecord { gateways: ["10.80.0.1/24".parse().unwrap()].into(), ..both.clone() };
+    assert_eq!(led(&v4_only), [v4]);
+    let declared_again = both.with_names(Some(NetworkNames::usual()));
+    assert_eq!(led(&declared_again).len(), 2, "found since, and kept");
 }

@@ -136,11 +136,11 @@ fn folders(path: &Path) -> BTreeSet<PathBuf> {
 fn read(path: &Path) -> Option<Arc<Servers>> {
     // What is not text in it is not a server.
     let bytes = fs::read(path).ok()?;
-    Servers::new(&parse(&String::from_utf8_lossy(&bytes)))
+    Servers::new(&servers_in(&String::from_utf8_lossy(&bytes)))
 }
 
 /// The servers in the text of a `resolv.conf`. What cannot be understood is passed over, as resolvers do.
-fn parse(text: &str) -> Vec<SocketAddr> {
+pub fn servers_in(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         if words.next() != Some("nameserver") {
@@ -175,9 +175,9 @@ mod tests {
                     nameserver 192.0.2.4\n";
         let wanted: [SocketAddr; 3] =
             ["192.0.2.1:53", "[fd00::1]:53", "192.0.2.2:53"].map(|addr| addr.parse().unwrap());
-        assert_eq!(parse(text), wanted);
-        assert_eq!(parse(""), []);
-        assert_eq!(parse("nameserver fe80::1%1"), ["[fe80::1%1]:53".parse().unwrap()]);
+        assert_eq!(servers_in(text), wanted);
+        assert_eq!(servers_in(""), []);
+        assert_eq!(servers_in("nameserver fe80::1%1"), ["[fe80::1%1]:53".parse().unwrap()]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct Fam {
     hairpin: &'static SetDef,
     masq_all: &'static SetDef,
     dns: &'static SetDef,
+    led_addr: &'static SetDef,
+    led_port: &'static SetDef,
     vteps: &'static SetDef,
     port_addr: &'static SetDef,
     port_port: &'static SetDef,
@@ -41,6 +43,8 @@ impl Fam {
             hairpin: &HAIRPIN4,
             masq_all: &MASQ_ALL4,
             dns: &DNS4,
+            led_addr: &LED_ADDR4,
+            led_port: &LED_PORT4,
             vteps: &VTEPS4,
             port_addr: &PORT_ADDR4,
             port_port: &PORT_PORT4,
@@ -62,6 +66,8 @@ impl Fam {
             hairpin: &HAIRPIN6,
             masq_all: &MASQ_ALL6,
             dns: &DNS6,
+            led_addr: &LED_ADDR6,
+            led_port: &LED_PORT6,
             vteps: &VTEPS6,
             port_addr: &PORT_ADDR6,
             port_port: &PORT_PORT6,
@@ -93,6 +99,7 @@ pub(super) fn chains() -> Vec<ChainDef> {
     // A flow from ::1 leaves, but the kernel delivers no answer from a link to ::1: there is no route_localnet for IPv6.
     // Untranslated it is refused at once, and programs go on to 127.0.0.1.
     nat_out.noted("no answers reach ::1", [eq(payload("ip6", "daddr"), text("::1")), back()]);
+    lead_questions(&mut nat_pre, &families);
     for chain in [&mut nat_pre, &mut nat_out] {
         // Without this, a port published here would be taken from traffic that only passes through (CVE-2025-67499).
         chain.rule([eq(fib_daddr_type(), text("local")), goto("nat_lookup")]);
@@ -101,6 +108,18 @@ pub(super) fn chains() -> Vec<ChainDef> {
     // The jumped-to chain first, then the one that jumps.
     chains.extend([forward_ours(), forwarding(), input(&families)]);
     chains
+}
+
+/// Leads questions for names to this host, where a container's resolver knows only servers of elsewhere.
+fn lead_questions(chain: &mut ChainDef, families: &[Fam]) {
+    for fam in families {
+        for proto in ["tcp", "udp"] {
+            let question = [eq(l4proto(), text(proto)), eq(payload("th", "dport"), number(53))];
+            let asked = || concat([iif(), fam.daddr()]);
+            let to = dnat(fam.nat, lookup(asked(), fam.led_addr), Some(lookup(asked(), fam.led_port)));
+            chain.noted("names asked elsewhere", question.into_iter().chain([to]));
+        }
+    }
 }
 
 /// Drops what must not even be looked up. The priority is `raw`: before tracking and translation, so replies to
