@@ -2,52 +2,111 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The largest answer that is read, bytes: a list of 100,000 names is a fifth of it.
 const ANSWER_LIMIT: u64 = 64 << 20;
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum ExchangeError {
-    /// Nobody listens.
-    Nobody,
-    /// The connection broke off.
-    HungUp,
-    /// There was no answer in time.
-    TimedOut,
-    /// The answer is a refusal.
-    Refused {
-        /// Its status, 400 and more.
-        status: u16,
-        /// Its body.
-        body: Vec<u8>,
-    },
-    /// The socket cannot be used.
-    Io(io::Error),
+/// A program of berth's that is asked on its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// What it is called in a sentence.
+    pub name: &'static str,
+    /// Its socket, in the run directory.
+    pub socket: &'static str,
+    /// What whoever misses it is told, on a line of its own; empty where the caller knows better.
+    pub missed: &'static str,
 }
 
-impl From<io::Error> for ExchangeError {
-    fn from(source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Nobody,
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-                Self::HungUp
-            }
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Io(source),
-        }
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// Nobody listens: it does not run.
+    #[error("no {} listens on `{path}`{}", .service.name, .service.missed)]
+    Nobody {
+        /// Who was asked.
+        service: Service,
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection broke off: it ended meanwhile.
+    #[error("the {} on `{path}` hung up", .service.name)]
+    HungUp {
+        /// Who was asked.
+        service: Service,
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There was no answer in time.
+    #[error("the {} on `{path}` has not answered for {} s", .service.name, .after.as_secs())]
+    TimedOut {
+        /// Who was asked.
+        service: Service,
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The socket cannot be used.
+    #[error("failed to use `{path}`")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ExchangeError {
+    /// Whether nobody listened in the first place.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody { .. })
+    }
+
+    /// Whether nobody serves the socket, now or any more.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Nobody { .. } | Self::HungUp { .. })
     }
 }
 
-/// Sends one request to the socket at `path` and reads the body of its answer.
-pub fn exchange_at(
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether what was asked was done.
+    pub is_success: bool,
+    /// What it says; of a refusal, why.
+    pub body: Vec<u8>,
+}
+
+/// Sends one request to the service in `run_dir` and reads its answer.
+pub fn exchange(
+    service: Service,
+    run_dir: &Path,
+    request: (&str, &str),
+    body: &[u8],
+    deadline: Duration,
+) -> Result<Answer, ExchangeError> {
+    let path = run_dir.join(service.socket);
+    exchange_at(&path, request, body, deadline).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ExchangeError::Nobody { service, path },
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            ExchangeError::HungUp { service, path }
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            ExchangeError::TimedOut { service, path, after: deadline }
+        }
+        _ => ExchangeError::Io { path, source },
+    })
+}
+
+fn exchange_at(
     socket: &Path,
     (method, path): (&str, &str),
     body: &[u8],
     deadline: Duration,
-) -> Result<Vec<u8>, ExchangeError> {
+) -> io::Result<Answer> {
     let until = Instant::now() + deadline;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(deadline))?;
@@ -59,11 +118,8 @@ pub fn exchange_at(
     request.extend(body);
     stream.write_all(&request)?;
     let answer = read_until(&mut stream, until)?;
-    let (status, answer) = parsed(&answer).ok_or(ExchangeError::HungUp)?;
-    match status {
-        200..=299 => Ok(answer.to_vec()),
-        _ => Err(ExchangeError::Refused { status, body: answer.to_vec() }),
-    }
+    let (status, body) = parsed(&answer).ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(Answer { is_success: (200..300).contains(&status), body: body.to_vec() })
 }
 
 /// Reads to the end, by `until`.

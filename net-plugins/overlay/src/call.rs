@@ -1,14 +1,17 @@
 //! Calls of the agent's socket, by short-lived programs: blocking, with a deadline, without a runtime.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use berth_core::exchange::{ExchangeError, exchange_at};
+use berth_core::exchange::{self, ExchangeError, Service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, SOCKET, Status};
+
+/// The agent.
+const AGENT: Service =
+    Service { name: "overlay agent", socket: SOCKET, missed: "\nstart berthd, or its role `overlay`" };
 
 /// How long the agent may take for what it asks the cluster: a few times a call's own deadline there.
 const CLUSTER: Duration = Duration::from_secs(15);
@@ -22,47 +25,26 @@ const LOOK: Duration = Duration::from_secs(3);
 /// The agent was not asked, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens.
-    #[error("no overlay agent listens on `{path}`\nstart berthd, or its role `overlay`")]
-    Nobody {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The connection broke off.
-    #[error("the overlay agent on `{path}` hung up")]
-    HungUp {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// There was no answer in time.
-    #[error("the overlay agent on `{path}` has not answered for {} s", .after.as_secs())]
-    TimedOut {
-        /// The socket.
-        path: PathBuf,
-        /// How long was waited.
-        after: Duration,
-    },
+    /// There is no answer.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// It refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// What came back is no answer, or what was asked no question.
     #[error("the answer of the overlay agent cannot be read")]
     Answer(#[source] serde_json::Error),
-    /// The socket cannot be used.
-    #[error("failed to use `{path}`")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl CallError {
+    /// Whether no agent listened in the first place.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Exchange(err) if err.is_nobody())
+    }
+
     /// Whether no agent runs, now or any more.
     pub fn is_absent(&self) -> bool {
-        matches!(self, Self::Nobody { .. } | Self::HungUp { .. })
+        matches!(self, Self::Exchange(err) if err.is_absent())
     }
 }
 
@@ -126,15 +108,12 @@ fn exchange(
     body: &[u8],
     deadline: Duration,
 ) -> Result<Vec<u8>, CallError> {
-    let path = run_dir.join(SOCKET);
-    exchange_at(&path, request, body, deadline).map_err(|failed| match failed {
-        ExchangeError::Nobody => CallError::Nobody { path },
-        ExchangeError::HungUp => CallError::HungUp { path },
-        ExchangeError::TimedOut => CallError::TimedOut { path, after: deadline },
-        ExchangeError::Refused { body, .. } => match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) => refusal.into(),
-            Err(err) => CallError::Answer(err),
-        },
-        ExchangeError::Io(source) => CallError::Io { path, source },
+    let answer = exchange::exchange(AGENT, run_dir, request, body, deadline)?;
+    if answer.is_success {
+        return Ok(answer.body);
+    }
+    Err(match serde_json::from_slice::<Refusal>(&answer.body) {
+        Ok(refusal) => refusal.into(),
+        Err(err) => CallError::Answer(err),
     })
 }

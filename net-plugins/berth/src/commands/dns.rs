@@ -26,7 +26,7 @@ pub(super) fn list(dirs: &Dirs, network: Option<&NetworkName>, out: &mut Out<'_>
     let mut entries = match ask(&dirs.run, "/v1/entries", PATIENCE) {
         Ok(text) => serde_json::from_slice::<Vec<EntryView>>(&text).doing(DOING)?,
         // Without names nobody has to serve them.
-        Err(CallError::Nobody { .. }) if berth.served().doing(DOING)?.networks.is_empty() => Vec::new(),
+        Err(err) if err.is_nobody() && berth.served().doing(DOING)?.networks.is_empty() => Vec::new(),
         Err(err) => return Err(unserved(DOING, &err)),
     };
     entries.retain(|entry| network.as_ref().is_none_or(|name| entry.network == *name));
@@ -35,11 +35,9 @@ pub(super) fn list(dirs: &Dirs, network: Option<&NetworkName>, out: &mut Out<'_>
 
 fn unserved(doing: &str, err: &CallError) -> Failure {
     let failure = Failure::new(doing, err);
-    match err {
-        CallError::Nobody { .. } => {
-            failure.with_hint("start berthd with the role dns, or run `berth gc`, which starts it")
-        }
-        _ => failure,
+    match err.is_nobody() {
+        true => failure.with_hint("start berthd with the role dns, or run `berth gc`, which starts it"),
+        false => failure,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `network create`, the part of `network rm` that is the cluster's, and `overlay status`.
 
 use berth_core::Berth;
-use berth_overlay::call::{self, CallError};
+use berth_overlay::call;
 use berth_overlay::membership::Membership;
 use berth_overlay::wire::{AskNetwork, NetworkStatus, NewNetwork, NodeStatusView, Status};
 use berth_store::Dirs;
@@ -43,10 +43,7 @@ pub(super) fn status(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Failu
     const DOING: &str = "look at the overlay";
     let status = match call::status(&berth.dirs().run) {
         Ok(status) => status,
-        Err(err @ CallError::Nobody { .. }) if Membership::read(berth).doing(DOING)?.is_some() => {
-            return Err(Failure::new(DOING, &err));
-        }
-        Err(CallError::Nobody { .. }) => Status::default(),
+        Err(err) if err.is_nobody() && Membership::read(berth).doing(DOING)?.is_none() => Status::default(),
         Err(err) => return Err(Failure::new(DOING, &err)),
     };
     if out.is_json() {

@@ -5,6 +5,7 @@
 
 use berth_core::GcRequest;
 use berth_core::attachment::{ContainerLink, DuplicateDetection};
+use berth_core::exchange::ExchangeError;
 use berth_core::request::AttachRequest;
 use berth_overlay::attach::{self, AttachError};
 use berth_overlay::call::CallError;
@@ -163,10 +164,8 @@ fn of_call(err: &CallError) -> CniError {
             RefusalCode::Unsupported => Code::UnsupportedField,
             RefusalCode::Failed => Code::Kernel,
         },
-        CallError::Nobody { .. } | CallError::HungUp { .. } | CallError::TimedOut { .. } => {
-            Code::TryAgainLater
-        }
-        CallError::Answer(_) | CallError::Io { .. } => Code::Io,
+        CallError::Answer(_) | CallError::Exchange(ExchangeError::Io { .. }) => Code::Io,
+        CallError::Exchange(_) => Code::TryAgainLater,
     };
     CniError::from_chain(code, err)
 }

@@ -1,16 +1,18 @@
 //! Calls of the server's socket, by whoever changed records: blocking, with a deadline, without a runtime.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::exchange::{ExchangeError, exchange_at};
+use crate::exchange::{self, ExchangeError, Service};
 
 /// The server's socket, in the run directory.
 pub const SOCKET: &str = "dns.sock";
+
+/// The server.
+const SERVER: Service = Service { name: "DNS server", socket: SOCKET, missed: "" };
 
 /// What a server that was started on demand says, in the run directory.
 pub const LOG: &str = "dns.log";
@@ -18,26 +20,9 @@ pub const LOG: &str = "dns.log";
 /// The server was not asked, or did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens: no server runs.
-    #[error("no DNS server listens on `{path}`")]
-    Nobody {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The connection broke off: the server ended meanwhile.
-    #[error("the DNS server on `{path}` hung up")]
-    HungUp {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// There was no answer in time.
-    #[error("the DNS server on `{path}` has not answered for {} s", .after.as_secs())]
-    TimedOut {
-        /// The socket.
-        path: PathBuf,
-        /// How long was waited.
-        after: Duration,
-    },
+    /// There is no answer.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// The server refused.
     #[error("the DNS server refused: {why}")]
     Refused {
@@ -47,24 +32,20 @@ pub enum CallError {
     /// What came back is no answer.
     #[error("the answer of the DNS server cannot be read")]
     Answer(#[source] serde_json::Error),
-    /// The socket cannot be used.
-    #[error("failed to use `{path}`")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// None could be started.
     #[error(transparent)]
     Start(#[from] super::start::StartError),
 }
 
 impl CallError {
+    /// Whether no server listened in the first place.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Exchange(err) if err.is_nobody())
+    }
+
     /// Whether nobody serves the socket, now or any more.
     pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Nobody { .. } | Self::HungUp { .. })
+        matches!(self, Self::Exchange(err) if err.is_absent())
     }
 }
 
@@ -91,16 +72,11 @@ fn exchange(
     body: &[u8],
     deadline: Duration,
 ) -> Result<Vec<u8>, CallError> {
-    let path = run_dir.join(SOCKET);
-    exchange_at(&path, request, body, deadline).map_err(|failed| match failed {
-        ExchangeError::Nobody => CallError::Nobody { path },
-        ExchangeError::HungUp => CallError::HungUp { path },
-        ExchangeError::TimedOut => CallError::TimedOut { path, after: deadline },
-        ExchangeError::Refused { body, .. } => {
-            CallError::Refused { why: String::from_utf8_lossy(&body).trim().to_owned() }
-        }
-        ExchangeError::Io(source) => CallError::Io { path, source },
-    })
+    let answer = exchange::exchange(SERVER, run_dir, request, body, deadline)?;
+    match answer.is_success {
+        true => Ok(answer.body),
+        false => Err(CallError::Refused { why: String::from_utf8_lossy(&answer.body).trim().to_owned() }),
+    }
 }
 
 #[cfg(test)]
@@ -144,17 +120,20 @@ mod tests {
             let _asked = server(dir.path(), answer);
             ask(dir.path(), "/", SOON * 50).unwrap_err()
         };
-        assert!(matches!(wrong(b""), CallError::HungUp { .. }));
-        assert!(matches!(wrong(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n17"), CallError::HungUp { .. }));
+        let hung_up = |err| matches!(err, CallError::Exchange(ExchangeError::HungUp { .. }));
+        assert!(hung_up(wrong(b"")));
+        assert!(hung_up(wrong(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n17")));
         let refused = wrong(b"HTTP/1.1 500 No\r\ncontent-length: 8\r\n\r\nnot now\n");
         assert!(matches!(&refused, CallError::Refused { why } if why == "not now"), "{refused}");
 
         let dir = tempfile::tempdir().unwrap();
-        assert!(ask(dir.path(), "/", SOON).unwrap_err().is_absent());
+        let nobody = ask(dir.path(), "/", SOON).unwrap_err();
+        assert!(nobody.is_nobody() && nobody.is_absent(), "{nobody}");
         drop(UnixListener::bind(dir.path().join(SOCKET)).unwrap());
         assert!(ask(dir.path(), "/", SOON).unwrap_err().is_absent(), "a socket that nobody has open");
         std::fs::remove_file(dir.path().join(SOCKET)).unwrap();
         let _silent = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
-        assert!(matches!(ask(dir.path(), "/", SOON).unwrap_err(), CallError::TimedOut { .. }));
+        let late = ask(dir.path(), "/", SOON).unwrap_err();
+        assert!(matches!(late, CallError::Exchange(ExchangeError::TimedOut { .. })), "{late}");
     }
 }

@@ -43,7 +43,7 @@ impl NamesState {
     /// Looks.
     pub fn read(dirs: &Dirs) -> Result<Self, CoreError> {
         let answer = ask(&dirs.run, "/v1/served", LOOK);
-        let is_there = !matches!(&answer, Err(CallError::Nobody { .. }));
+        let is_there = !answer.as_ref().is_err_and(CallError::is_nobody);
         let server = answer.and_then(|text| serde_json::from_slice(&text).map_err(CallError::Answer));
         let (wanted, declared) = match Berth::look(dirs)? {
             Some(mut berth) => (berth.served()?, berth.declared_names()?),
