@@ -8,7 +8,8 @@ use berth_core::exchange::{ExchangeError, exchange_at};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, SOCKET, Status};
+use crate::model::OverlayNetwork;
+use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, SOCKET, ShareNetwork, Status};
 
 /// How long the agent may take for what it asks the cluster: a few times a call's own deadline there.
 const CLUSTER: Duration = Duration::from_secs(15);
@@ -79,6 +80,16 @@ pub fn create(run_dir: &Path, new: &NewNetwork) -> Result<(), CallError> {
 /// Removes a network that nobody is attached to from the cluster.
 pub fn remove(run_dir: &Path, ask: &AskNetwork) -> Result<(), CallError> {
     post(run_dir, "/v1/remove", ask, CLUSTER)
+}
+
+/// What a network of the cluster is, or, with `create`, what it would be created as.
+pub fn describe(run_dir: &Path, ask: &AskNetwork) -> Result<OverlayNetwork, CallError> {
+    post(run_dir, "/v1/describe", ask, CLUSTER)
+}
+
+/// Has the engines of all nodes have a network, or not any more; returns when the cluster says so.
+pub fn share(run_dir: &Path, share: &ShareNetwork) -> Result<(), CallError> {
+    post(run_dir, "/v1/share", share, CLUSTER)
 }
 
 /// Gets this node more addresses of a network.
