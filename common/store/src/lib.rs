@@ -4,7 +4,8 @@
 //!
 //! - `run.db` in the run directory (tmpfs): attachments, leases, published ports, live networks, saved sysctls, users of
 //!   volumes. All of it belongs to one boot; what cannot outlive a boot is dropped by the first [`Store::open`] of the next.
-//! - `state.db` in the state directory: networks, static leases, volumes, and what is known of the cluster. Opened when first needed, never before.
+//! - `state.db` in the state directory: networks, static leases, volumes, what is known of the cluster, and which network an
+//!   engine calls how. Opened when first needed, never before.
 //!
 //! Uniqueness is the schema's job. Two processes cannot be given one address, one port or one interface name, because
 //! every change runs in a [`Store::write`] transaction (`BEGIN IMMEDIATE`, one writer at a time) and the tables' keys
@@ -22,6 +23,7 @@ mod codec;
 mod db;
 mod dirs;
 mod elsewhere;
+mod engine;
 mod error;
 mod lease;
 pub mod lock;
@@ -40,6 +42,7 @@ mod volume;
 pub use attachment::{AttachmentRow, AttachmentState, BeginError, NewAttachment};
 pub use cluster::{BlockRow, BlockStage, ClusterNode, LendDirection, LendRow};
 pub use dirs::{Dirs, DirsError};
+pub use engine::EngineNetworkRow;
 pub use error::StoreError;
 pub use lease::{Cursor, Freed, LeaseRow, LeaseScope};
 pub use network::{LiveNetworkRow, NetworkRow};

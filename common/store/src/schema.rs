@@ -27,7 +27,7 @@ pub(crate) const RUN: Schema = Schema {
 
 /// `synchronous=FULL`: a network that was acknowledged is there after a power failure.
 pub(crate) const STATE: Schema = Schema {
-    steps: &[STATE_1, STATE_VOLUMES, STATE_CLUSTER],
+    steps: &[STATE_1, STATE_VOLUMES, STATE_CLUSTER, STATE_ENGINES],
     pragmas: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=250;",
     keeps_log: true,
 };
@@ -213,5 +213,17 @@ CREATE TABLE cluster_lend (
   direction TEXT NOT NULL CHECK (direction IN ('given', 'taken')),
   payload TEXT NOT NULL,
   PRIMARY KEY (network, address)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Networks that an engine knows by numbers of its own.
+const STATE_ENGINES: &str = "
+CREATE TABLE engine_network (
+  engine TEXT NOT NULL, id TEXT NOT NULL,
+  network TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  PRIMARY KEY (engine, id),
+  UNIQUE (engine, network)
 ) STRICT, WITHOUT ROWID;
 ";

@@ -151,10 +151,11 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
         include_str!("fixtures/run-v3.sql"),
         include_str!("fixtures/run-v4.sql"),
     ];
-    let [state_1, state_2, state_3] = [
+    let [state_1, state_2, state_3, state_4] = [
         include_str!("fixtures/state-v1.sql"),
         include_str!("fixtures/state-v2.sql"),
         include_str!("fixtures/state-v3.sql"),
+        include_str!("fixtures/state-v4.sql"),
     ];
     let pairs = [
         ((1, run_1), (1, state_1)),
@@ -162,6 +163,7 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
         ((3, run_3), (2, state_2)),
         ((3, run_3), (3, state_3)),
         ((4, run_4), (3, state_3)),
+        ((4, run_4), (4, state_4)),
     ];
     for (run, state) in pairs {
         let fixtures = [("run.db", run.0, run.1), ("state.db", state.0, state.1)];
@@ -201,6 +203,11 @@ fn a_fixture_of_every_version_is_led_to_the_newest() {
                 assert_eq!(tx.cluster_revision()?, if known { 42 } else { 0 });
                 assert_eq!(tx.cluster_records()?.len(), usize::from(known));
                 assert_eq!(tx.cluster_blocks(&blue)?.len(), usize::from(known));
+                let networks = tx.engine_networks("docker")?;
+                assert_eq!(
+                    networks.first().map(|row| row.network.clone()),
+                    (state.0 > 3).then(|| blue.clone())
+                );
                 let lends = tx.cluster_lends(&blue)?;
                 assert_eq!(
                     lends.first().map(|lend| lend.address.to_string()),

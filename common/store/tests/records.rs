@@ -374,3 +374,25 @@ fn what_is_known_of_the_cluster_outlives_a_boot_and_is_forgotten_whole() {
         })
         .unwrap();
 }
+
+#[test]
+fn an_engine_knows_a_network_by_one_number() {
+    let host = Host::new();
+    let mut store = host.open();
+    let [blue, red] = ["blue", "red"].map(|name| NetworkName::new(name).unwrap());
+    let mut add = |engine: &str, id: &str, network: &NetworkName| {
+        store.write(|tx| tx.engine_network_add(engine, (id, network), "{}")).unwrap()
+    };
+    assert!(add("docker", "aa11", &blue));
+    assert!(!add("docker", "bb22", &blue), "by a second number");
+    assert!(!add("docker", "aa11", &red), "a second one by the number");
+    assert!(add("docker", "bb22", &red) && add("other", "aa11", &blue));
+    drop(store);
+    let mut store = Store::open(&host.dirs, BootId::new("boot-2")).unwrap();
+    let row = store.read(|tx| tx.engine_network("docker", "aa11")).unwrap().unwrap();
+    assert_eq!((row.network, row.payload.as_str()), (blue, "{}"));
+    assert!(store.write(|tx| tx.engine_network_remove("docker", "aa11")).unwrap());
+    assert!(!store.write(|tx| tx.engine_network_remove("docker", "aa11")).unwrap());
+    let left = store.read(|tx| tx.engine_networks("docker")).unwrap();
+    assert_eq!(left.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["bb22"]);
+}

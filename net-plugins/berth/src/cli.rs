@@ -153,6 +153,15 @@ pub(crate) enum DnsCommand {
 pub(crate) enum NetworkCommand {
     /// Create a network of the cluster that this host is in
     Create(CreateArgs),
+    /// Have Docker on every node of the cluster have a network under its name: created there, and removed again with it
+    Share {
+        /// The network
+        #[arg(value_name = "NAME")]
+        name: NetworkName,
+        /// Not any more: each node's Docker loses it, once nothing there uses it
+        #[arg(long)]
+        off: bool,
+    },
     /// List networks
     Ls,
     /// Show one network and who is on it

@@ -13,15 +13,17 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 
 use crate::attachment::key_of_alias;
-use crate::berth::{Berth, is_dead};
+use crate::berth::{Berth, is_dead, parsed};
 use crate::detach::remove_elements;
 use crate::elements;
 use crate::error::{Chain, CoreError};
+use crate::hold::is_hold;
 use crate::kernel::{Kernel, lay_and_fill};
 use crate::names::{Changed, forget_flows, tell_if_there};
 use crate::network::NetworkRecord;
 use crate::overlay::{faults, is_device, key_of_host, network_of_vxlan};
 use crate::plan::{Joining, is_ours};
+use crate::published::Held;
 use crate::rules;
 
 /// What a collection is about.
@@ -114,7 +116,8 @@ impl Berth {
                 continue;
             }
             let listed = (row.key.container.clone(), row.key.ifname.clone());
-            let valid = request.valid.as_ref().map(|valid| valid.contains(&listed));
+            let valid =
+                request.valid.as_ref().filter(|_| !self.is_handed(&row)).map(|valid| valid.contains(&listed));
             let busy = row.state == AttachmentState::Pending && row.is_owner_alive(self.boot());
             let goes = match valid {
                 _ if busy => false,
@@ -126,6 +129,12 @@ impl Berth {
             }
         }
         Ok(gone)
+    }
+
+    /// Whether the attachment is of an engine that takes its link itself, and no runtime that lists its own has to do with it.
+    fn is_handed(&self, row: &AttachmentRow) -> bool {
+        // What cannot be read goes by the list.
+        matches!(parsed(&row.key, &row.payload), Ok(Held::Bridge(record)) if record.peer.is_some())
     }
 
     /// Links that carry berth's tag and no record knows: what a crash between the kernel and the records leaves.
@@ -172,8 +181,8 @@ impl Berth {
             if request.network.as_ref().is_some_and(|network| *network != owner.network) {
                 continue;
             }
-            // A host's own address in an overlay is no container's, and in no engine's list.
-            if *owner == key_of_host(&owner.network) || self.held_of(owner)?.is_some() {
+            // A host's own address in an overlay, and what another engine holds there, is no container's, and in no list.
+            if *owner == key_of_host(&owner.network) || is_hold(owner) || self.held_of(owner)?.is_some() {
                 continue;
             }
             let listed = (owner.container.clone(), owner.ifname.clone());

@@ -25,6 +25,7 @@ mod error;
 pub mod exchange;
 pub mod execute;
 mod flows;
+pub mod hold;
 pub mod keeper;
 pub mod kernel;
 mod lease;

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use berth_ipam::choose::{choose_v4, choose_v6, default_pools};
 use berth_ipam::{AllocateError, ConfigError, PoolConfig, Request, allocate};
-use berth_store::{BootTime, LeaseRow, LeaseScope, ReadTx, Tx, unix_ms};
-use berth_types::{AttachmentKey, Family, NetworkName};
+use berth_store::{BootTime, LeaseScope, ReadTx, Tx, unix_ms};
+use berth_types::{Family, NetworkName};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::attach::payload;
 use crate::berth::{Berth, parsed};
 use crate::error::CoreError;
+use crate::hold::{Holder, random_number};
 use crate::network::subnet_of;
 use crate::plan::overlap;
 use crate::published::Held;
@@ -225,38 +226,6 @@ impl Pool {
     }
 }
 
-/// Whose a lease of a pool is: the session, and the name or a number.
-struct Holder {
-    session: i64,
-    name: Option<String>,
-}
-
-impl Holder {
-    const GATEWAY: &'static str = "gateway";
-
-    fn key(&self, pool: &Pool, address_or_number: &str) -> Result<AttachmentKey, CoreError> {
-        let kind = match self.name.as_deref() {
-            Some(name) => format!("n-{name}"),
-            None => format!("a-{address_or_number}"),
-        };
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
-        let text: String = format!("s{}.{kind}", self.session).chars().map(plain).collect();
-        let missing = |err: berth_types::NameError| CoreError::Missing { what: err.to_string() };
-        Ok(AttachmentKey {
-            network: pool.network(),
-            container: text.parse().map_err(missing)?,
-            ifname: "pool".parse().map_err(missing)?,
-        })
-    }
-
-    fn of(row: &LeaseRow) -> Self {
-        let text = row.owner.container.as_str();
-        let (session, kind) = text.split_once('.').unwrap_or(("s0", text));
-        let session = session.strip_prefix('s').and_then(|number| number.parse().ok()).unwrap_or(0);
-        Self { session, name: kind.strip_prefix("n-").map(str::to_owned) }
-    }
-}
-
 impl Berth {
     /// Notes that the engine behind `driver` started anew: what it holds it asks for again.
     pub fn session_begin(&mut self, driver: &str) -> Result<(), CoreError> {
@@ -442,7 +411,7 @@ fn begin(tx: &Tx<'_>, pool: &Pool, attached: &BTreeSet<IpAddr>) -> Result<(), Co
     tx.pool_put(&pool.id(), &payload(pool)?)?;
     let before = Holder { session: 0, name: None };
     for address in attached.iter().filter(|address| pool.subnet.contains(**address)) {
-        let key = before.key(pool, &address.to_string())?;
+        let key = before.key(&pool.network(), &address.to_string())?;
         tx.lease_add(&pool.scope(), *address, (&key, None), 0)?;
     }
     Ok(())
@@ -467,7 +436,7 @@ fn take(tx: &Tx<'_>, pool: &Pool, address: IpAddr, holder: &Holder, number: &str
         }
         tx.lease_remove(&scope, address, BootTime::now())?;
     }
-    let key = holder.key(pool, number)?;
+    let key = holder.key(&pool.network(), number)?;
     let config = pool.config()?;
     let in_range = config.sets.iter().any(|set| set.range_of(address).is_some());
     if !in_range || pool.gateway == Some(address) {
@@ -483,7 +452,7 @@ fn any(tx: &Tx<'_>, pool: &Pool, holder: &Holder, number: &str) -> Result<IpAddr
     let sticky = holder.name.clone().filter(|_| pool.settings.sticky);
     // A name may be asked for again before the address it had is released; the number keeps the two apart.
     let name = holder.name.as_ref().map(|name| format!("{name}-{number}"));
-    let owner = Holder { name, ..*holder }.key(pool, number)?;
+    let owner = Holder { name, ..*holder }.key(&pool.network(), number)?;
     let request = Request { owner, sandbox: None, requested: Vec::new(), sticky };
     let given = allocate(tx, &pool.config()?, &request, BootTime::now(), &mut |_| false)?;
     let address = given.addresses.first().map(|lease| lease.address.ip());
@@ -507,14 +476,10 @@ fn host_seed() -> u64 {
     berth_types::fnv64(["berth subnets", id.trim()])
 }
 
-fn random_number() -> Result<u64, CoreError> {
-    let mut bytes = [0_u8; 8];
-    crate::attach::random(&mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
 #[cfg(test)]
 mod tests {
+    use berth_store::LeaseRow;
+
     use super::*;
 
     #[test]
@@ -531,7 +496,8 @@ mod tests {
     #[test]
     fn a_holder_is_read_back_from_its_lease() {
         let pool = Pool::of_id("ripam", "ripam/fd00:80::/64").unwrap();
-        let key = Holder { session: 7, name: Some("web/1".to_owned()) }.key(&pool, "fd00:80::2").unwrap();
+        let key =
+            Holder { session: 7, name: Some("web/1".to_owned()) }.key(&pool.network(), "fd00:80::2").unwrap();
         assert_eq!(key.network.as_str(), "ripam_fd00_80___64");
         let row = LeaseRow {
             scope: pool.scope(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_core::Berth;
 use berth_core::pool::{AddressRequest, PoolRequest, PoolSettings};
@@ -12,7 +11,8 @@ use ipnetwork::IpNetwork;
 
 use crate::cores::Cores;
 use crate::options::shortened;
-use crate::refusal::{Failure, plain};
+use crate::refusal::Failure;
+use crate::session::Session;
 use crate::wire::{
     AddressGiven, AddressSpaces, IpamCapabilities, OfAddress, OfPool, Options, PoolGiven, RequestPool,
 };
@@ -20,32 +20,26 @@ use crate::wire::{
 /// The name under which Docker knows the address driver that comes without a network driver.
 pub const DRIVER: &str = "ripam";
 
-const TYPE: &str = "RequestAddressType";
-const GATEWAY: &str = "com.docker.network.gateway";
+pub(crate) const TYPE: &str = "RequestAddressType";
+pub(crate) const GATEWAY: &str = "com.docker.network.gateway";
 /// Since Docker 29.
-const NAME: &str = "com.docker.network.endpoint.name";
+pub(crate) const NAME: &str = "com.docker.network.endpoint.name";
 
 /// The address driver, under one of its names.
 #[derive(Clone)]
 pub struct Ipam {
-    cores: Cores,
-    driver: &'static str,
-    /// dockerd started, and the records do not say so yet.
-    started: Arc<Mutex<bool>>,
+    session: Session,
 }
 
 impl Ipam {
     /// The driver that Docker calls `driver`.
     pub fn new(cores: Cores, driver: &'static str) -> Self {
-        Self { cores, driver, started: Arc::default() }
+        Self { session: Session::new(cores, driver) }
     }
 
     /// To be called when dockerd activates the socket: it asks for everything it holds again.
     pub fn activated(&self) {
-        *self.started() = true;
-        if let Err(err) = self.cores.with(|berth| self.begin_session(berth)) {
-            tracing::warn!(why = %plain(err), "not noted that dockerd started; it will be with the next call");
-        }
+        self.session.activated();
     }
 
     /// Adds the driver's methods to a socket's.
@@ -80,23 +74,7 @@ impl Ipam {
         R: serde::Serialize + 'static,
     {
         let ipam = self.clone();
-        self.cores.method(plugin, name, move |berth, args| {
-            ipam.begin_session(berth).and_then(|()| method(&ipam, berth, args))
-        })
-    }
-
-    fn started(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nobody goes on before it is noted: an address that is asked for again must not look taken.
-    fn begin_session(&self, berth: &mut Berth) -> Result<(), Failure> {
-        let mut started = self.started();
-        if *started {
-            berth.session_begin(self.driver)?;
-            *started = false;
-        }
-        Ok(())
+        self.session.call(plugin, name, move |berth, args| method(&ipam, berth, args))
     }
 
     fn request_pool(&self, berth: &mut Berth, args: RequestPool) -> Result<PoolGiven, Failure> {
@@ -110,13 +88,13 @@ impl Ipam {
             return Err(Refusal::new(format!("subnet {subnet} is not one of {family}")).into());
         }
         let settings = settings(&args.options)?;
-        let driver = self.driver.to_owned();
+        let driver = self.session.driver.to_owned();
         let pool = berth.pool_open(&PoolRequest { driver, subnet, range, family, settings })?;
         Ok(PoolGiven { id: pool.id(), pool: pool.subnet.to_string(), data: BTreeMap::new() })
     }
 
     fn release_pool(&self, berth: &mut Berth, args: OfPool) -> Result<Empty, Failure> {
-        berth.pool_close(self.driver, &args.pool)?;
+        berth.pool_close(self.session.driver, &args.pool)?;
         Ok(Empty {})
     }
 
@@ -127,19 +105,19 @@ impl Ipam {
             is_gateway: text(TYPE) == Some(GATEWAY),
             name: text(NAME).filter(|name| !name.is_empty()).map(str::to_owned),
         };
-        let given = berth.pool_address(self.driver, &args.pool, &request)?;
+        let given = berth.pool_address(self.session.driver, &args.pool, &request)?;
         Ok(AddressGiven { address: given.to_string(), data: BTreeMap::new() })
     }
 
     fn release_address(&self, berth: &mut Berth, args: OfAddress) -> Result<Empty, Failure> {
         if let Some(address) = address(&args.address)? {
-            berth.pool_release(self.driver, &args.pool, address)?;
+            berth.pool_release(self.session.driver, &args.pool, address)?;
         }
         Ok(Empty {})
     }
 }
 
-fn prefix(what: &str, text: &str) -> Result<Option<IpNetwork>, Refusal> {
+pub(crate) fn prefix(what: &str, text: &str) -> Result<Option<IpNetwork>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -156,7 +134,7 @@ fn prefix(what: &str, text: &str) -> Result<Option<IpNetwork>, Refusal> {
 }
 
 /// An address, with or without a prefix.
-fn address(text: &str) -> Result<Option<IpAddr>, Refusal> {
+pub(crate) fn address(text: &str) -> Result<Option<IpAddr>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }

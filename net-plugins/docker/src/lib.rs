@@ -6,6 +6,7 @@
 
 pub mod capabilities;
 mod cores;
+mod endpoint;
 mod forward;
 pub mod host;
 pub mod ipam;
@@ -13,9 +14,13 @@ mod names;
 pub mod network;
 pub mod none;
 mod options;
+pub mod overlay;
 mod ports;
 mod reconcile;
 mod refusal;
+mod resolvers;
+mod session;
+pub mod share;
 mod view;
 mod watch;
 mod wire;

@@ -7,31 +7,26 @@
 //! logged by dockerd, which forgets the endpoint anyway; what is left is `reconcile`'s.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use berth_core::attachment::{AttachmentRecord, ContainerLink, DuplicateDetection};
 use berth_core::declare::{Declaration, DeclaredSubnet};
 use berth_core::names::NetworkNames;
 use berth_core::network::Reach;
-use berth_core::request::{Addresses, Addressing, AttachRequest};
+use berth_core::request::Addressing;
 use berth_core::shown::key_of_network;
-use berth_core::{Berth, CoreError, Held};
-use berth_netlink::Sandbox;
+use berth_core::{Berth, CoreError};
 use berth_plugin_http::{Empty, Plugin, Refusal};
-use berth_store::AttachmentState;
-use berth_types::{AddressLease, AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, fnv64};
+use berth_types::{AttachmentKey, IfName, NetworkName};
 use ipnetwork::IpNetwork;
 
 use crate::capabilities::Capabilities;
 use crate::cores::Cores;
+use crate::endpoint::{self, Wanted, attached};
 use crate::forward::Forward;
 use crate::options::{NetworkOptions, shortened};
-use crate::ports;
 use crate::refusal::Failure;
 use crate::wire::{
-    Allocated, CreateEndpoint, CreateNetwork, Created, Info, Interface, InterfaceName, IpamData, Join,
-    Joined, OfEndpoint, OfNetwork,
+    Allocated, CreateEndpoint, CreateNetwork, Created, Info, IpamData, Join, Joined, OfEndpoint, OfNetwork,
 };
 
 /// The name under which Docker knows the driver.
@@ -43,7 +38,6 @@ pub(crate) const ENGINE: &str = "docker";
 const ANTI_SPOOFING: &str = "anti_spoofing";
 const HOST_BINDING: &str = "host_binding";
 const LINK_PREFIX: &str = "link_prefix";
-const ENDPOINT_LINK_NAME: &str = "com.docker.network.endpoint.ifname";
 
 /// The driver.
 #[derive(Clone)]
@@ -112,13 +106,14 @@ impl Driver {
     fn create_endpoint(&self, berth: &mut Berth, args: CreateEndpoint) -> Result<Created, Failure> {
         let key = key(&args.network, &args.endpoint)?;
         let declaration = declared(berth, &key.network)?;
-        let wanted = Wanted::parse(&args.interface, &declaration)?;
+        let wanted = Wanted::parse(&args, &declaration)?;
         self.forward.ensure();
+        let anti_spoofing = declaration.notes.get(ANTI_SPOOFING).is_none_or(|value| value != "false");
         let mac = match attached(berth, &key)? {
             Some(record) if wanted.is(&record) => record.mac,
             _ => {
-                let hairpin = !ports::bindings(&args.options)?.is_empty();
-                match berth.attach(wanted.request(&key, &declaration, hairpin)?) {
+                let addressing = Addressing::Assigned(wanted.addresses());
+                match berth.attach(wanted.request(&key, &declaration, addressing, anti_spoofing)?) {
                     Ok(attachment) => attachment.mac,
                     // The same call, made twice at once: the other was faster.
                     Err(err @ CoreError::Exists { .. }) => {
@@ -129,40 +124,21 @@ impl Driver {
                 }
             }
         };
-        // A field that was given must come back empty.
-        let mac = if args.interface.mac.is_empty() { mac.to_string() } else { String::new() };
-        Ok(Created { interface: Interface { mac, ..Interface::default() } })
+        Ok(endpoint::created(&args, mac))
     }
 
     fn join(&self, berth: &mut Berth, args: Join) -> Result<Joined, Failure> {
         let key = key(&args.network, &args.endpoint)?;
         let declaration = declared(berth, &key.network)?;
-        let record = berth.note_sandbox(&key, Path::new(&args.sandbox))?.ok_or_else(|| unknown(&key))?;
-        let link_name = args.options.get(ENDPOINT_LINK_NAME).and_then(serde_json::Value::as_str);
-        Ok(joined(&declaration, &record, link_name.unwrap_or_default()))
+        let prefix = declaration.notes.get(LINK_PREFIX).cloned().unwrap_or_else(|| "eth".to_owned());
+        endpoint::join(berth, (&key, &declaration), prefix, &args)
     }
 
     fn program(&self, berth: &mut Berth, args: Join) -> Result<Empty, Failure> {
         let key = key(&args.network, &args.endpoint)?;
         let declaration = declared(berth, &key.network)?;
-        let bindings = ports::bindings(&args.options)?;
-        let record = attached(berth, &key)?.ok_or_else(|| unknown(&key))?;
-        if bindings.is_empty() || declaration.reach.internal {
-            berth.unpublish(&key)?;
-            return Ok(Empty {});
-        }
         let host_binding = declaration.notes.get(HOST_BINDING).and_then(|addr| addr.parse().ok());
-        let request = ports::request(&record, &bindings, host_binding)?;
-        match berth.publish(&request) {
-            // Another endpoint of the same sandbox was the gateway, and dockerd forgot to say that it no longer is: it keeps
-            // that only in memory.
-            Err(CoreError::PortTaken(taken)) if is_same_sandbox(berth, &taken.holder, &record)? => {
-                berth.unpublish(&taken.holder)?;
-                berth.publish(&request)?;
-            }
-            other => other?,
-        }
-        Ok(Empty {})
+        endpoint::program(berth, (&key, &declaration), host_binding, &args.options)
     }
 
     fn revoke(&self, berth: &mut Berth, args: OfEndpoint) -> Result<Empty, Failure> {
@@ -171,10 +147,7 @@ impl Driver {
     }
 
     fn leave(&self, berth: &mut Berth, args: OfEndpoint) -> Result<Empty, Failure> {
-        let key = key(&args.network, &args.endpoint)?;
-        berth.unpublish(&key)?;
-        berth.note_sandbox(&key, Path::new(""))?;
-        Ok(Empty {})
+        endpoint::leave(berth, &key(&args.network, &args.endpoint)?)
     }
 
     fn delete_endpoint(&self, berth: &mut Berth, args: OfEndpoint) -> Result<Empty, Failure> {
@@ -192,44 +165,13 @@ pub(crate) fn network_name(id: &str) -> Result<NetworkName, Refusal> {
 
 /// What an endpoint is known by. It has no name inside the container yet that a driver is told.
 pub(crate) fn key(network: &str, endpoint: &str) -> Result<AttachmentKey, Refusal> {
-    let wrong = |_| Refusal::new(format!("`{}` is no endpoint's number", shortened(endpoint)));
-    let container: ContainerId = endpoint.parse().map_err(wrong)?;
-    let ifname = IfName::new("eth").map_err(|err| Refusal::from_error(&err))?;
-    Ok(AttachmentKey { network: network_name(network)?, container, ifname })
+    endpoint::key(network_name(network)?, endpoint)
 }
 
 fn declared(berth: &mut Berth, name: &NetworkName) -> Result<Declaration, Failure> {
     let declaration = berth.declared(name)?;
     let text = || format!("berth does not know network {name}; remove it and create it again");
     Ok(declaration.ok_or_else(|| Refusal::new(text()))?)
-}
-
-fn unknown(key: &AttachmentKey) -> Refusal {
-    Refusal::new(format!(
-        "berth does not know endpoint {}; connect the container again",
-        key.container.short()
-    ))
-}
-
-/// The endpoint's record, if it stands.
-fn attached(berth: &mut Berth, key: &AttachmentKey) -> Result<Option<AttachmentRecord>, CoreError> {
-    let boot = berth.boot().clone();
-    Ok(match berth.held_of(key)? {
-        Some((row, Held::Bridge(record))) if row.state == AttachmentState::Ready && row.boot_id == boot => {
-            Some(*record)
-        }
-        _ => None,
-    })
-}
-
-fn is_same_sandbox(
-    berth: &mut Berth,
-    holder: &AttachmentKey,
-    record: &AttachmentRecord,
-) -> Result<bool, CoreError> {
-    let path = &record.sandbox_path;
-    let holder = attached(berth, holder)?;
-    Ok(!path.as_os_str().is_empty() && holder.is_some_and(|holder| holder.sandbox_path == *path))
 }
 
 pub(crate) fn forget_names(berth: &mut Berth, network: &NetworkName) -> Result<(), CoreError> {
@@ -277,7 +219,7 @@ pub(crate) fn declaration(args: &CreateNetwork) -> Result<Declaration, Refusal> 
 
 /// None for a network without addresses (`--ipam-driver null` has 0.0.0.0/0).
 fn subnet(data: &IpamData) -> Result<Option<DeclaredSubnet>, Refusal> {
-    let IpamData { pool, gateway } = data;
+    let IpamData { pool, gateway, address_space: _ } = data;
     if pool.is_empty() {
         return Ok(None);
     }
@@ -294,96 +236,5 @@ fn subnet(data: &IpamData) -> Result<Option<DeclaredSubnet>, Refusal> {
     match gateway.filter(|gateway| !subnet.contains(*gateway)) {
         Some(gateway) => Err(Refusal::new(format!("gateway {gateway} is not in subnet {subnet}"))),
         None => Ok(Some(DeclaredSubnet { subnet, gateway })),
-    }
-}
-
-/// What an endpoint is to have.
-struct Wanted {
-    leases: Vec<AddressLease>,
-    mac: Option<MacAddr>,
-}
-
-impl Wanted {
-    fn parse(interface: &Interface, declaration: &Declaration) -> Result<Self, Refusal> {
-        let mut leases = Vec::new();
-        for text in [&interface.v4, &interface.v6].into_iter().filter(|text| !text.is_empty()) {
-            let wrong = |_| Refusal::new(format!("`{}` is no address with a prefix", shortened(text)));
-            let address: IpNetwork = text.parse().map_err(wrong)?;
-            leases.push(AddressLease { address, gateway: declaration.gateway_for(address.ip()) });
-        }
-        let mac = match interface.mac.as_str() {
-            "" => None,
-            text => {
-                let mac: MacAddr = text.parse().map_err(|err| Refusal::from_error(&err))?;
-                if !mac.is_assignable() {
-                    return Err(Refusal::new(format!("MAC address {mac} cannot be an interface's")));
-                }
-                Some(mac)
-            }
-        };
-        Ok(Self { leases, mac })
-    }
-
-    /// Whether it is there already.
-    fn is(&self, record: &AttachmentRecord) -> bool {
-        let addresses =
-            |leases: &[AddressLease]| leases.iter().map(|lease| lease.address).collect::<Vec<_>>();
-        addresses(&self.leases) == addresses(&record.leases) && self.mac.is_none_or(|mac| mac == record.mac)
-    }
-
-    fn request(
-        &self,
-        key: &AttachmentKey,
-        declaration: &Declaration,
-        hairpin: bool,
-    ) -> Result<AttachRequest, Failure> {
-        let noted = |key: &str| declaration.notes.get(key).is_none_or(|value| value != "false");
-        Ok(AttachRequest {
-            network: declaration.spec(),
-            key: key.clone(),
-            sandbox: Sandbox::current().map_err(CoreError::from)?,
-            addressing: Addressing::Assigned(Addresses {
-                leases: self.leases.clone(),
-                ..Addresses::default()
-            }),
-            mac: self.mac,
-            default_route: false,
-            hairpin,
-            port_isolation: false,
-            anti_spoofing: noted(ANTI_SPOOFING),
-            container_link: ContainerLink::Handed(peer_name(key)?),
-            duplicate_detection: DuplicateDetection::Off,
-            ports: Vec::new(),
-            bandwidth: None,
-            names: None,
-        })
-    }
-}
-
-/// The container's end until dockerd takes it, and after it gave it back.
-fn peer_name(key: &AttachmentKey) -> Result<IfName, Refusal> {
-    let hash = fnv64([key.network.as_str(), key.container.as_str(), "peer"]) >> 12;
-    IfName::new(format!("bp{hash:013x}")).map_err(|err| Refusal::from_error(&err))
-}
-
-fn joined(declaration: &Declaration, record: &AttachmentRecord, link_name: &str) -> Joined {
-    let gateway = |v4: bool| {
-        // dockerd would install a default route that leads nowhere.
-        let of_family = record.leases.iter().find(|lease| lease.address.is_ipv4() == v4);
-        let gateway = of_family.filter(|_| !declaration.reach.internal).and_then(|lease| lease.gateway);
-        gateway.map(|gateway| gateway.to_string()).unwrap_or_default()
-    };
-    let (v4, v6) = (gateway(true), gateway(false));
-    Joined {
-        interface: InterfaceName {
-            src_name: record.peer.as_ref().map(ToString::to_string).unwrap_or_default(),
-            dst_prefix: declaration.notes.get(LINK_PREFIX).cloned().unwrap_or_else(|| "eth".to_owned()),
-            dst_name: link_name.to_owned(),
-        },
-        // With no gateway at all, dockerd would join the container to its docker_gwbridge; before Docker 28, with none of
-        // IPv4. An internal network gets none in any case, and may be beside one that needs it.
-        disable_gateway_service: v4.is_empty() && !declaration.reach.internal,
-        gateway: v4,
-        gateway_v6: v6,
     }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::wire::Options;
 
 /// Where the `-o` options are.
-const GENERIC: &str = "com.docker.network.generic";
-const INTERNAL: &str = "com.docker.network.internal";
+pub(crate) const GENERIC: &str = "com.docker.network.generic";
+pub(crate) const INTERNAL: &str = "com.docker.network.internal";
 
 /// What can be chosen for a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl NetworkOptions {
 }
 
 /// The `-o` options. All values are texts.
-fn generic(options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
+pub(crate) fn generic(options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
     let Some(value) = options.get(GENERIC).filter(|value| !value.is_null()) else {
         return Ok(BTreeMap::new());
     };
@@ -166,7 +166,7 @@ fn generic(options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
     table.iter().map(|entry| text(entry).ok_or_else(wrong)).collect()
 }
 
-fn flag(value: Option<&Value>) -> Result<bool, Refusal> {
+pub(crate) fn flag(value: Option<&Value>) -> Result<bool, Refusal> {
     match value {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
@@ -176,7 +176,7 @@ fn flag(value: Option<&Value>) -> Result<bool, Refusal> {
 }
 
 /// The words that Docker's own options take (Go's `strconv.ParseBool`).
-fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -10,15 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use berth_core::declare::Declaration;
 use berth_core::shown::{Shown, key_of_network};
-use berth_core::{Berth, Chain, CoreError};
-use berth_store::{AttachmentRow, unix_ms};
+use berth_core::{Berth, Chain, CoreError, Held};
+use berth_overlay::attach::publish_names;
+use berth_store::unix_ms;
 use berth_types::{AttachmentKey, NetworkName};
 
-use crate::network::{ENGINE, declaration, forget_names, key};
+use crate::network::{ENGINE, declaration, forget_names};
+use crate::overlay::Known;
 use crate::view::DockerNetwork;
-use crate::{ipam, network};
+use crate::{endpoint, ipam, network, overlay};
 
 /// How long something must be missing from Docker's answers before it goes.
 pub(crate) const MISSING_FOR: Duration = Duration::from_secs(3);
@@ -61,31 +62,84 @@ pub(crate) fn reconcile(
     missing: &mut Missing,
     now: Instant,
 ) -> Result<(), CoreError> {
-    let declared = berth.declarations()?;
-    let of_docker: Vec<&(Declaration, i64)> =
-        declared.iter().filter(|(one, _)| one.engine == ENGINE).collect();
     for network in docker {
-        let known = of_docker.iter().find(|(one, _)| one.name.as_str() == network.id);
-        let made = match known {
-            Some((declaration, _)) if depth == Depth::All => berth.make_declared(declaration),
-            Some(_) => Ok(()),
-            None => declare_again(berth, network),
-        };
+        let made = know(berth, network, depth);
         log(&network.name, made);
     }
-    let gone =
-        of_docker.iter().filter(|(one, _)| docker.iter().all(|network| network.id != one.name.as_str()));
-    let gone: Vec<NetworkName> =
-        gone.filter(|(_, created)| is_old(*created)).map(|(one, _)| one.name.clone()).collect();
-    for name in overdue(&mut missing.networks, gone, now) {
+    let places = places(berth, docker)?;
+    let gone = places.iter().filter(|place| place.docker.is_none() && is_old(place.created_ms));
+    for name in overdue(&mut missing.networks, gone.map(|place| place.network.clone()).collect(), now) {
         tracing::info!(network = %name, "Docker has no such network any more; it is removed");
-        let deleted = berth.delete_network(&name);
-        log(&name, deleted.and_then(|()| forget_names(berth, &name)));
+        let place = places.iter().find(|place| place.network == name);
+        log(&name, place.map_or(Ok(()), |place| place.remove(berth)));
     }
-    let names: BTreeSet<NetworkName> = of_docker.iter().map(|(one, _)| one.name.clone()).collect();
-    endpoints(berth, docker, &names, missing, now)?;
-    remember_names(berth, docker, &names)?;
+    endpoints(berth, &places, missing, now)?;
+    remember_names(berth, &places)?;
+    for place in &places {
+        if let (Some(known), Some(network)) = (&place.cluster, place.docker) {
+            overlay::keep_holds(berth, known, network, ADDRESS_OLD_ENOUGH_MS)?;
+        }
+    }
     addresses(berth, docker)
+}
+
+/// A network that is Docker's by berth's records.
+struct Place<'a> {
+    network: NetworkName,
+    /// The cluster's, where it is one of those.
+    cluster: Option<Known>,
+    created_ms: i64,
+    /// As Docker has it, if it has.
+    docker: Option<&'a DockerNetwork>,
+}
+
+impl Place<'_> {
+    /// Docker has it no more.
+    fn remove(&self, berth: &mut Berth) -> Result<(), CoreError> {
+        match &self.cluster {
+            Some(known) => overlay::forget(berth, known),
+            None => berth.delete_network(&self.network).and_then(|()| forget_names(berth, &self.network)),
+        }
+    }
+}
+
+fn places<'a>(berth: &mut Berth, docker: &'a [DockerNetwork]) -> Result<Vec<Place<'a>>, CoreError> {
+    let docker_of = |id: &str| docker.iter().find(|network| network.id == id);
+    let declared = berth.declarations()?.into_iter().filter(|(one, _)| one.engine == ENGINE);
+    let mut places: Vec<Place<'_>> = declared
+        .map(|(declaration, created_ms)| Place {
+            docker: docker_of(declaration.name.as_str()),
+            network: declaration.name,
+            cluster: None,
+            created_ms,
+        })
+        .collect();
+    places.extend(overlay::all(berth)?.into_iter().map(|known| Place {
+        network: known.network.clone(),
+        docker: docker_of(&known.id),
+        created_ms: known.created_ms,
+        cluster: Some(known),
+    }));
+    Ok(places)
+}
+
+/// Sees to it that berth knows a network that Docker has.
+fn know(berth: &mut Berth, network: &DockerNetwork, depth: Depth) -> Result<(), CoreError> {
+    if network.driver == overlay::DRIVER {
+        let is_known = overlay::all(berth)?.iter().any(|known| known.id == network.id);
+        // What the kernel has of it, the cluster's agent looks after.
+        return if is_known { Ok(()) } else { overlay::know_again(berth, network) };
+    }
+    let declared = berth.declared(&network::network_name(&network.id).map_err(missing)?)?;
+    match declared.filter(|one| one.engine == ENGINE) {
+        Some(declaration) if depth == Depth::All => berth.make_declared(&declaration),
+        Some(_) => Ok(()),
+        None => declare_again(berth, network),
+    }
+}
+
+fn missing(refusal: berth_plugin_http::Refusal) -> CoreError {
+    CoreError::Missing { what: refusal.to_string() }
 }
 
 fn is_old(created_ms: i64) -> bool {
@@ -128,61 +182,70 @@ fn declare_again(berth: &mut Berth, network: &DockerNetwork) -> Result<(), CoreE
 /// Endpoints that Docker has forgotten.
 fn endpoints(
     berth: &mut Berth,
-    docker: &[DockerNetwork],
-    names: &BTreeSet<NetworkName>,
+    places: &[Place<'_>],
     missing: &mut Missing,
     now: Instant,
 ) -> Result<(), CoreError> {
-    let rows: Vec<AttachmentRow> = berth
-        .held()?
-        .into_iter()
-        .map(|(row, _)| row)
-        .filter(|row| names.contains(&row.key.network))
-        .collect();
     let mut gone = Vec::new();
-    for row in rows {
-        let AttachmentKey { network, container, .. } = &row.key;
-        let has = docker.iter().find(|one| one.id == network.as_str());
-        if has.is_some_and(|one| one.endpoints.contains_key(container.as_str())) || !is_old(row.created_ms) {
-            continue;
+    for (row, held) in berth.held()? {
+        let Some(place) = places.iter().find(|place| place.network == row.key.network) else { continue };
+        // Other engines may be on a network of the cluster too.
+        let is_handed = matches!(&held, Held::Bridge(record) if record.peer.is_some());
+        let is_dockers = place.cluster.is_none() || is_handed;
+        let has = place.docker.is_some_and(|one| one.endpoints.contains_key(row.key.container.as_str()));
+        if is_dockers && !has && is_old(row.created_ms) {
+            gone.push(row.key);
         }
-        gone.push(row.key);
     }
+    let mut published = Vec::new();
     for key in overdue(&mut missing.endpoints, gone, now) {
         tracing::info!(endpoint = %key, "Docker has no such endpoint any more; it is removed");
         if let Err(err) = berth.detach(&key) {
             tracing::warn!(endpoint = %key, error = %Chain(&err), "not reconciled; tried again later");
         }
+        published.push(key);
     }
+    publish(berth, places, published);
     Ok(())
 }
 
 /// Names that are new or have changed are written, and those of what is gone forgotten.
-fn remember_names(
-    berth: &mut Berth,
-    docker: &[DockerNetwork],
-    names: &BTreeSet<NetworkName>,
-) -> Result<(), CoreError> {
+fn remember_names(berth: &mut Berth, places: &[Place<'_>]) -> Result<(), CoreError> {
     let known = berth.names()?;
+    let declared: BTreeSet<NetworkName> =
+        berth.declarations()?.into_iter().map(|(declaration, _)| declaration.name).collect();
     let mut wanted = BTreeMap::new();
-    for network in docker {
-        let Ok(name) = network::network_name(&network.id) else { continue };
-        let shown = Shown { name: network.name.clone(), ..Shown::default() };
-        wanted.insert(key_of_network(&name), shown);
-        for (id, endpoint) in network.endpoints.iter().filter(|(_, endpoint)| !endpoint.is_joining()) {
-            let Ok(key) = key(&network.id, id) else { continue };
+    for Place { network, cluster, docker, .. } in places {
+        let Some(docker) = docker else { continue };
+        // A network of the cluster keeps its name; what Docker calls it is one more, if that is no other's.
+        let is_others = cluster.is_some() && declared.iter().any(|name| name.as_str() == docker.name);
+        if !is_others || network.as_str() == docker.name {
+            wanted.insert(key_of_network(network), Shown { name: docker.name.clone(), ..Shown::default() });
+        }
+        for (id, endpoint) in docker.endpoints.iter().filter(|(_, endpoint)| !endpoint.is_joining()) {
+            let Ok(key) = endpoint::key(network.clone(), id) else { continue };
             let (name, container) = (endpoint.name.clone(), endpoint.container.clone());
             wanted.insert(key, Shown { name, container, aliases: endpoint.aliases.clone() });
         }
     }
-    let gone: Vec<AttachmentKey> = known
-        .keys()
-        .filter(|key| names.contains(&key.network) && !wanted.contains_key(*key))
-        .cloned()
-        .collect();
+    let is_here = |key: &AttachmentKey| places.iter().any(|place| place.network == key.network);
+    let gone: Vec<AttachmentKey> =
+        known.keys().filter(|key| is_here(key) && !wanted.contains_key(*key)).cloned().collect();
     let learned: Vec<_> =
         wanted.into_iter().filter(|(key, shown)| known.attachment(key) != Some(shown)).collect();
-    berth.names_write(&learned, &gone)
+    berth.names_write(&learned, &gone)?;
+    publish(berth, places, learned.into_iter().map(|(key, _)| key).chain(gone).collect());
+    Ok(())
+}
+
+/// Other nodes hear of those that are on networks of the cluster.
+fn publish(berth: &Berth, places: &[Place<'_>], mut keys: Vec<AttachmentKey>) {
+    let of_cluster = |key: &AttachmentKey| {
+        let mut clusters = places.iter().filter(|place| place.cluster.is_some());
+        clusters.any(|place| place.network == key.network)
+    };
+    keys.retain(|key| of_cluster(key) && *key != key_of_network(&key.network));
+    publish_names(berth, &keys);
 }
 
 /// Addresses that were given and never used: their request was answered to nobody.

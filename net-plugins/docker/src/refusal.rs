@@ -1,6 +1,8 @@
 //! The one place where the core's errors become the text Docker shows.
 
 use berth_core::{Berth, CoreError};
+use berth_overlay::attach::AttachError;
+use berth_overlay::call::CallError;
 use berth_plugin_http::Refusal;
 use berth_types::{AttachmentKey, NetworkName};
 
@@ -24,6 +26,21 @@ impl From<Refusal> for Failure {
 impl From<CoreError> for Failure {
     fn from(err: CoreError) -> Self {
         Self::Core(err)
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(err: AttachError) -> Self {
+        match err {
+            AttachError::Core(err) => Self::Core(err),
+            err => Self::Refused(Refusal::from_error(&err)),
+        }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(err: CallError) -> Self {
+        Self::Refused(Refusal::from_error(&err))
     }
 }
 

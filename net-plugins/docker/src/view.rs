@@ -15,6 +15,8 @@ pub(crate) struct DockerNetwork {
     /// Docker's number of it.
     pub(crate) id: String,
     pub(crate) name: String,
+    /// The network driver.
+    pub(crate) driver: String,
     /// The address driver.
     pub(crate) ipam: String,
     pub(crate) subnets: BTreeSet<IpNetwork>,
@@ -46,12 +48,13 @@ pub(crate) struct Recreate {
 impl DockerNetwork {
     /// Reads the answer to an inspection. None where it says too little.
     pub(crate) fn read(network: NetworkInspect) -> Option<Self> {
-        let NetworkInspect { id, name, ipam, internal, options, containers, .. } = network;
-        let Ipam { driver, config, .. } = ipam.unwrap_or_default();
+        let NetworkInspect { id, name, driver, ipam, internal, options, containers, .. } = network;
+        let Ipam { driver: ipam, config, .. } = ipam.unwrap_or_default();
         let mut found = Self {
             id: id?,
             name: name?,
-            ipam: driver.unwrap_or_default(),
+            driver: plain_driver(&driver.unwrap_or_default()).to_owned(),
+            ipam: ipam.unwrap_or_default(),
             subnets: BTreeSet::new(),
             addresses: BTreeSet::new(),
             endpoints: BTreeMap::new(),
@@ -92,6 +95,8 @@ impl DockerNetwork {
                 pool: pool.clone(),
                 // The API says it without the prefix that the call has.
                 gateway: plain_addr(gateway).map(|addr| addr.to_string()).unwrap_or_default(),
+                // Only the call itself has it.
+                address_space: String::new(),
             };
             subnets.iter().map(one).collect()
         };
@@ -108,6 +113,11 @@ impl DockerEndpoint {
     pub(crate) fn is_joining(&self) -> bool {
         self.container.starts_with("ep-")
     }
+}
+
+/// A driver's name: a packaged plugin's has a tag.
+pub(crate) fn plain_driver(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
 }
 
 /// The address in `172.18.0.2/16` and in `172.18.0.2`.

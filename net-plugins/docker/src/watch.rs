@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 
 use crate::cores::Cores;
 use crate::forward::Forward;
-use crate::network::DRIVER;
 use crate::reconcile::{Depth, MISSING_FOR, Missing, reconcile};
 use crate::refusal::{Failure, plain};
-use crate::view::DockerNetwork;
+use crate::view::{DockerNetwork, plain_driver};
+use crate::{network, overlay};
 
 /// How long one request may take. Docker's own waits for a container are longer, and are not waited for here.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -163,14 +163,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// Docker's networks of berth's driver. All or an error: a network left out would look removed.
+    /// Docker's networks of berth's drivers. All or an error: a network left out would look removed.
     async fn networks(&self, docker: &Docker) -> Result<Vec<DockerNetwork>, String> {
         let listed = docker.list_networks(None).await.map_err(|err| err.to_string())?;
         let mut found = Vec::new();
         for network in listed {
-            // A packaged plugin's name has a tag.
             let driver = network.driver.unwrap_or_default();
-            let (Some(id), true) = (network.id, driver.split(':').next() == Some(DRIVER)) else { continue };
+            let is_ours = [network::DRIVER, overlay::DRIVER].contains(&plain_driver(&driver));
+            let (Some(id), true) = (network.id, is_ours) else { continue };
             let inspected = match docker.inspect_network(&id, None).await {
                 Ok(inspected) => inspected,
                 Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => continue,

@@ -34,6 +34,9 @@ pub(crate) struct IpamData {
     pub(crate) pool: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) gateway: String,
+    /// The address driver's own word for where its addresses are from.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) address_space: String,
 }
 
 /// A call about a network.

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use berth_core::request::{Addressing, AttachRequest, Attachment};
+use berth_core::hold::HoldRequest;
+use berth_core::request::{Addressing, AttachRequest, Attachment, PoolsRead};
 use berth_core::{Berth, CoreError};
 use berth_ipam::AllocateError;
 use berth_store::LendDirection;
@@ -57,6 +58,34 @@ pub fn addressing(joined: &Joined, request: berth_ipam::Request) -> Addressing {
     Addressing::Shared { pools: Box::new(move |tx| joined.pool(tx)), request }
 }
 
+/// Gives an engine an address of this host's part of the network before it says what for. A certain one that is in no block of
+/// this host's is asked for; where there is no room, more is.
+///
+/// # Errors
+///
+/// It is somebody's, or there is none and nobody to get more.
+pub fn hold(
+    berth: &mut Berth,
+    joined: &Joined,
+    request: &HoldRequest,
+) -> Result<ipnetwork::IpNetwork, AttachError> {
+    ask_for(berth, joined, request.address.as_slice())?;
+    let shared = joined.clone();
+    let pools: PoolsRead = Box::new(move |tx| shared.pool(tx));
+    match berth.hold(request, &pools) {
+        Err(err) if is_full(&err) => {
+            more_room(berth, joined, &err)?;
+            Ok(berth.hold(request, &pools)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn more_room(berth: &Berth, joined: &Joined, full: &CoreError) -> Result<(), AttachError> {
+    let ask = AskNetwork::named(joined.declaration.name.clone());
+    call::room(&berth.dirs().run, &ask).map_err(|call| AttachError::NoRoom { why: full.to_string(), call })
+}
+
 /// Sees to it that certain addresses can be given here: those in no block of this host's are asked for.
 ///
 /// # Errors
@@ -95,9 +124,7 @@ pub fn attach(
 ) -> Result<Attachment, AttachError> {
     let attached = match berth.attach(request()?) {
         Err(err) if is_full(&err) => {
-            let ask = AskNetwork::named(joined.declaration.name.clone());
-            let call = call::room(&berth.dirs().run, &ask);
-            call.map_err(|call| AttachError::NoRoom { why: err.to_string(), call })?;
+            more_room(berth, joined, &err)?;
             berth.attach(request()?)?
         }
         other => other?,
@@ -131,6 +158,21 @@ pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
         Err(err) => {
             tracing::warn!(attachment = %key, error = %berth_core::Chain(&err), "other nodes hear of it later");
             Ok(())
+        }
+    }
+}
+
+/// Tells the agent of names that were learned or forgotten after their containers were attached. That it is not there, or the
+/// cluster is away, is only said.
+pub fn publish_names(berth: &Berth, keys: &[AttachmentKey]) {
+    if keys.is_empty() {
+        return;
+    }
+    match call::changed(&berth.dirs().run, &Changed { attachments: keys.to_vec() }) {
+        Ok(Published::Committed) => (),
+        Ok(Published::Later(why)) => tracing::warn!(why, "other nodes hear of names later"),
+        Err(err) => {
+            tracing::warn!(error = %berth_core::Chain(&err), "other nodes hear of names later")
         }
     }
 }

@@ -7,7 +7,8 @@ use berth_core::exchange::{self, ExchangeError, Service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, SOCKET, Status};
+use crate::model::OverlayNetwork;
+use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, SOCKET, ShareNetwork, Status};
 
 /// The agent.
 const AGENT: Service =
@@ -61,6 +62,16 @@ pub fn create(run_dir: &Path, new: &NewNetwork) -> Result<(), CallError> {
 /// Removes a network that nobody is attached to from the cluster.
 pub fn remove(run_dir: &Path, ask: &AskNetwork) -> Result<(), CallError> {
     post(run_dir, "/v1/remove", ask, CLUSTER)
+}
+
+/// What a network of the cluster is, or, with `create`, what it would be created as.
+pub fn describe(run_dir: &Path, ask: &AskNetwork) -> Result<OverlayNetwork, CallError> {
+    post(run_dir, "/v1/describe", ask, CLUSTER)
+}
+
+/// Has the engines of all nodes have a network, or not any more; returns when the cluster says so.
+pub fn share(run_dir: &Path, share: &ShareNetwork) -> Result<(), CallError> {
+    post(run_dir, "/v1/share", share, CLUSTER)
 }
 
 /// Gets this node more addresses of a network.

@@ -58,6 +58,7 @@ pub(crate) fn record(new: &NewNetwork, around: &Surroundings<'_>) -> Result<Over
         block4: length_of(&subnets, IpNetwork::is_ipv4),
         block6: length_of(&subnets, IpNetwork::is_ipv6),
         borrowing: true,
+        shared: false,
         subnets,
         created_by: around.node.name.clone(),
     })

@@ -27,6 +27,7 @@ pub mod mtu;
 pub mod node;
 pub mod probe;
 pub mod reconcile;
+pub mod shared;
 pub mod underlay;
 pub mod view;
 pub mod wire;

@@ -83,6 +83,9 @@ pub struct OverlayNetwork {
     /// Whether a node may take single addresses of another's block when it finds no block of its own.
     #[serde(default = "yes")]
     pub borrowing: bool,
+    /// Whether the engines of every node that keep networks of their own are to have it under its name.
+    #[serde(default)]
+    pub shared: bool,
     /// The node that created it.
     pub created_by: NodeName,
 }

@@ -1,7 +1,8 @@
 //! What is said on the agent's socket: HTTP with JSON bodies, on `overlay.sock` in the run directory.
 //!
 //! `POST /v1/network` takes [`AskNetwork`] and answers once this node is on the network; `/v1/create` takes [`NewNetwork`];
-//! `/v1/remove` and `/v1/room` take [`AskNetwork`]; `/v1/changed` takes [`Changed`] and answers [`Published`];
+//! `/v1/describe` takes [`AskNetwork`] and answers the record of the network, or the one it would be created with; `/v1/share` takes
+//! [`ShareNetwork`]; `/v1/remove` and `/v1/room` take [`AskNetwork`]; `/v1/changed` takes [`Changed`] and answers [`Published`];
 //! `/v1/joined` takes nothing and says that this node has joined a cluster, or left it. `GET /v1/status` answers
 //! [`Status`], `GET /v1/ping` nothing. A refusal is a status of 400 and more with a [`Refusal`].
 
@@ -83,6 +84,15 @@ impl NewNetwork {
             apart: false,
         }
     }
+}
+
+/// Whether the engines of all nodes that keep networks of their own are to have a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareNetwork {
+    /// Its name.
+    pub name: NetworkName,
+    /// Whether they are.
+    pub shared: bool,
 }
 
 /// Records of attachments that were written or removed.

@@ -54,6 +54,7 @@ pub(crate) fn network(name: &str, vni: u32, subnet: &str) -> OverlayNetwork {
         block4: 28,
         block6: 120,
         borrowing: true,
+        shared: false,
         created_by: node_name("n1"),
     }
 }

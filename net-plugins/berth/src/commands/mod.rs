@@ -10,6 +10,7 @@ mod manual;
 mod node;
 mod overlay;
 mod ping;
+mod share;
 mod status;
 mod topology;
 mod volume;
@@ -66,6 +67,7 @@ fn run(cli: &Cli, out: &mut Out<'_>) -> Result<Exit, Failure> {
             gc::remove(&mut open(&dirs)?, name, *dry_run, out)
         }
         Command::Network(NetworkCommand::Create(args)) => overlay::create(&dirs, args, out),
+        Command::Network(NetworkCommand::Share { name, off }) => share::share(&dirs, name, *off, out),
         Command::Node(NodeCommand::Join(args)) => node::join(&mut open(&dirs)?, args, out),
         Command::Node(NodeCommand::Leave { force }) => node::leave(&mut open(&dirs)?, *force, out),
         Command::Node(NodeCommand::Ls) => node::list(&mut open(&dirs)?, out),

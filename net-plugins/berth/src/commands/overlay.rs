@@ -3,10 +3,13 @@
 use berth_core::Berth;
 use berth_overlay::call;
 use berth_overlay::membership::Membership;
+use berth_overlay::shared::Outcome;
 use berth_overlay::wire::{AskNetwork, NetworkStatus, NewNetwork, NodeStatusView, Status};
 use berth_store::Dirs;
 use berth_types::NetworkName;
+use serde::Serialize;
 
+use super::share;
 use crate::cli::CreateArgs;
 use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
@@ -46,16 +49,26 @@ pub(super) fn status(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Failu
         Err(err) if err.is_nobody() && Membership::read(berth).doing(DOING)?.is_none() => Status::default(),
         Err(err) => return Err(Failure::new(DOING, &err)),
     };
+    let shared = share::all(berth.dirs());
     if out.is_json() {
-        out.json(&status)?;
+        out.json(&StatusView { status: &status, shared: &shared })?;
     } else {
-        show(&status, out)?;
+        show(&status, &shared, out)?;
     }
     let is_well = status.connected && status.networks.iter().all(|network| network.trouble.is_none());
     Ok(if is_well || status.node.is_none() { Exit::Fine } else { Exit::Differs })
 }
 
-fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Failure> {
+/// The agent's answer, with what this host's engine has.
+#[derive(Serialize)]
+struct StatusView<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(skip_serializing_if = "<[Outcome]>::is_empty")]
+    shared: &'a [Outcome],
+}
+
+fn show(status: &Status, shared: &[Outcome], out: &mut Out<'_>) -> Result<(), Failure> {
     let Some(node) = &status.node else {
         return match &status.trouble {
             Some(trouble) => out.line(out.coloured(Colour::Bad, trouble)),
@@ -83,6 +96,7 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Failure> {
     for (key, why) in &status.foreign {
         facts.push(("foreign", format!("{key}: {why}")));
     }
+    facts.extend(share::facts(shared));
     for (label, value) in facts {
         let label = out.coloured(Colour::Quiet, &format!("{label:<9}"));
         out.line(format!("{label} {value}"))?;

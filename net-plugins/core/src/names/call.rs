@@ -1,5 +1,6 @@
 //! Calls of the server's socket, by whoever changed records: blocking, with a deadline, without a runtime.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ impl CallError {
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Exchange(err) if err.is_absent())
     }
+}
+
+/// Whether a server runs.
+pub fn is_served(run_dir: &Path) -> bool {
+    UnixStream::connect(run_dir.join(SOCKET)).is_ok()
 }
 
 /// Sends `body` to the method at `path` of the server in `run_dir`, and reads its answer.

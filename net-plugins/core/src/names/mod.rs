@@ -17,7 +17,7 @@ mod served;
 mod start;
 mod wire;
 
-pub use call::{CallError, LOG, SOCKET, ask, call};
+pub use call::{CallError, LOG, SOCKET, ask, call, is_served};
 pub use change::NamesRequest;
 pub use elsewhere::Elsewhere;
 pub(crate) use record::DNS_PORT;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use berth_docker::ipam::Ipam;
 use berth_docker::network::Driver;
-use berth_docker::{Cores, Forward, Watcher, host, ipam, network, none};
-use berth_plugin_http::{Plugin, serve};
+use berth_docker::share::{self, Sharer};
+use berth_docker::{Cores, Forward, Watcher, host, ipam, network, none, overlay};
+use berth_overlay::shared;
+use berth_plugin_http::{Plugin, serve, serve_router};
 use tokio::task::JoinSet;
 
 use crate::context::Context;
@@ -19,9 +21,11 @@ pub(crate) async fn run(context: Context) -> Result<()> {
         let (cores, forward) = (cores.clone(), Arc::clone(&forward));
         Watcher::new(cores, forward, context.docker_socket.clone(), context.workers.clone())
     };
+    let sharer = Sharer::new(cores.clone(), context.docker_socket.clone(), context.workers.clone());
     let plugins = [
         ("rbridge.sock", bridge(&cores, &forward, &watcher)),
         ("ripam.sock", addresses(&cores)),
+        (overlay::SOCKET, of_cluster(&cores, &forward, &watcher, &sharer)),
         (none::SOCKET, none::plugin()),
         (host::SOCKET, host::plugin()),
     ];
@@ -30,13 +34,16 @@ pub(crate) async fn run(context: Context) -> Result<()> {
         .into_iter()
         .map(|(name, plugin)| Ok((context.socket(name)?, plugin)))
         .collect::<Result<_>>()?;
+    let asked = context.socket_at(&context.dirs.run.join(shared::SOCKET))?;
     let mut servers = JoinSet::new();
+    servers.spawn(serve_router(asked, share::router(sharer.clone()), context.stopped()));
     for (socket, plugin) in opened {
         servers.spawn(serve(socket, plugin, context.workers.clone(), context.stopped()));
     }
     tracing::info!(state = %context.dirs.state.display(), run = %context.dirs.run.display(), "serving Docker");
     context.ready();
     servers.spawn(watch(watcher, context.stopped()));
+    servers.spawn(share_networks(sharer, context.stopped()));
     while let Some(ended) = servers.join_next().await {
         ended??;
     }
@@ -46,6 +53,24 @@ pub(crate) async fn run(context: Context) -> Result<()> {
 async fn watch(watcher: Watcher, stop: impl Future<Output = ()>) -> std::io::Result<()> {
     watcher.run(stop).await;
     Ok(())
+}
+
+async fn share_networks(sharer: Sharer, stop: impl Future<Output = ()>) -> std::io::Result<()> {
+    sharer.run(stop).await;
+    Ok(())
+}
+
+/// `roverlay`: networks of the cluster, and addresses for them.
+fn of_cluster(cores: &Cores, forward: &Arc<Forward>, watcher: &Watcher, sharer: &Sharer) -> Plugin {
+    let ipam = overlay::Ipam::new(cores.clone());
+    let (started, doubted, poked) = (ipam.clone(), Arc::clone(forward), (watcher.clone(), sharer.clone()));
+    let plugin = Plugin::implements(&["NetworkDriver", "IpamDriver"]).on_activate(move || {
+        doubted.doubt();
+        poked.0.poke();
+        poked.1.poke();
+        started.activated();
+    });
+    ipam.methods(overlay::Driver::new(cores.clone(), Arc::clone(forward)).methods(plugin))
 }
 
 /// `rbridge`: networks, and addresses for them.

@@ -16,7 +16,7 @@ use crate::context::Context;
 /// A part of the daemon that can run by itself, with privileges of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Networks and addresses for Docker: rbridge.sock, rnone.sock, ripam.sock
+    /// Networks and addresses for Docker: rbridge.sock, roverlay.sock, rnone.sock, rhost.sock, ripam.sock
     Docker,
     /// Names: answers the networks' containers at their gateways, and forwards what is not berth's
     Dns,

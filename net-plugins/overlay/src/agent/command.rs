@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, Status};
+use crate::model::OverlayNetwork;
+use crate::wire::{AskNetwork, Changed, NewNetwork, Published, Refusal, ShareNetwork, Status};
 
 /// Whom the agent answers.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -15,6 +16,10 @@ pub(super) enum Command {
     Create(NewNetwork, Reply<()>),
     /// Remove a network.
     Remove(AskNetwork, Reply<()>),
+    /// What a network is, or would be created as.
+    Describe(AskNetwork, Reply<OverlayNetwork>),
+    /// Have the engines of all nodes have a network, or not any more.
+    Share(ShareNetwork, Reply<()>),
     /// Get more addresses.
     Room(AskNetwork, Reply<()>),
     /// Records of attachments were changed.

@@ -21,8 +21,9 @@ use crate::create::{self, Surroundings};
 use crate::encryption;
 use crate::joined::{Joined, Seat, open_blocks};
 use crate::model::OverlayNetwork;
+use crate::shared;
 use crate::view::Deltas;
-use crate::wire::{AskNetwork, NewNetwork, Refusal, RefusalCode};
+use crate::wire::{AskNetwork, NewNetwork, Refusal, RefusalCode, ShareNetwork};
 
 /// How long the watch may be behind the cluster: somebody has just created the network on another node.
 const BEHIND: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub(super) enum Claimed {
     Created(Box<OverlayNetwork>, Result<(), Refusal>, After),
     /// A network was removed, or not.
     Removed(NetworkName, Result<(), Refusal>, Reply<()>),
+    /// Engines are to have a network, or not any more.
+    Shared(Result<Box<OverlayNetwork>, Refusal>, Reply<()>),
     /// Something that nobody waits for.
     Done,
 }
@@ -132,7 +135,51 @@ impl Agent {
         }
     }
 
-    async fn begin_creating(&mut self, new: NewNetwork, after: After) -> Result<(), AgentError> {
+    /// Says what a network is, or what it would be created as; changes nothing.
+    pub(super) async fn describe(
+        &mut self,
+        ask: AskNetwork,
+        reply: Reply<OverlayNetwork>,
+    ) -> Result<(), AgentError> {
+        let AskNetwork { name, create, address: _ } = ask;
+        let record = self.view.network(&name).and_then(|network| network.record().cloned());
+        let described = match (record, self.unusable(), create) {
+            (Some(record), _, _) => Ok(record.as_ref().clone()),
+            (None, Some(refusal), _) => Err(refusal),
+            (None, None, None) => Err(self.no_network(&name)),
+            (None, None, Some(new)) => self.proposal(&new).await?,
+        };
+        answer(reply, described);
+        Ok(())
+    }
+
+    /// Has the engines of all nodes have a network, or not any more.
+    pub(super) fn share(&mut self, ask: ShareNetwork, reply: Reply<()>) {
+        let Some(link) = self.link.as_ref().filter(|link| link.is_usable()) else {
+            let refusal = self.unusable().unwrap_or_else(Refusal::not_joined);
+            return answer(reply, Err(refusal));
+        };
+        let cluster = Arc::clone(&link.cluster);
+        self.claims.spawn(async move {
+            let shared = cluster.share_network(&ask.name, ask.shared).await;
+            Claimed::Shared(shared.map(Box::new).map_err(|err| Refusal::from(&err)), reply)
+        });
+    }
+
+    /// Tells whoever sees to it that engines have the shared networks; nobody is no harm, for it looks when it starts.
+    pub(super) fn tell_sharer(&mut self) {
+        let run_dir = self.dirs.run.clone();
+        self.claims.spawn(async move {
+            let told = tokio::task::spawn_blocking(move || shared::tell(&run_dir)).await;
+            if let Ok(Err(err)) = told {
+                tracing::debug!(error = %Chain(&err), "nobody was told of shared networks");
+            }
+            Claimed::Done
+        });
+    }
+
+    /// The record that a network would be created with.
+    async fn proposal(&mut self, new: &NewNetwork) -> Result<Result<OverlayNetwork, Refusal>, AgentError> {
         if new.encrypted {
             let name = new.name.clone();
             let probed = self.with(move |_| encryption::probe(&name)).await?;
@@ -143,15 +190,17 @@ impl Agent {
                     new.name
                 ),
             };
-            let (After::Answer(reply) | After::Join(reply)) = after;
-            answer(reply, Err(Refusal::new(RefusalCode::Unsupported, text)));
-            return Ok(());
+            return Ok(Err(Refusal::new(RefusalCode::Unsupported, text)));
         }
         let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
-        let Some(link) = &self.link else { return Ok(()) };
+        let Some(link) = &self.link else { return Ok(Err(Refusal::not_joined())) };
         let node = link.node.borrow().clone();
         let around = Surroundings { view: &self.view, node: &node, used: &used.unwrap_or_default() };
-        let record = match create::record(&new, &around) {
+        Ok(create::record(new, &around))
+    }
+
+    async fn begin_creating(&mut self, new: NewNetwork, after: After) -> Result<(), AgentError> {
+        let record = match self.proposal(&new).await? {
             Ok(record) => record,
             Err(refusal) => {
                 let (After::Answer(reply) | After::Join(reply)) = after;
@@ -159,6 +208,7 @@ impl Agent {
                 return Ok(());
             }
         };
+        let Some(link) = &self.link else { return Ok(()) };
         let cluster = Arc::clone(&link.cluster);
         self.claims.spawn(async move {
             let created = cluster.create_network(&record).await.map_err(|err| Refusal::from(&err));
@@ -172,9 +222,7 @@ impl Agent {
         match claimed {
             Claimed::Done => (),
             Claimed::Created(record, Ok(()), after) => {
-                // The watch tells it to all nodes, to this one too; whoever asks here meanwhile is not to wait for that.
-                let at = self.view.revision();
-                self.view.apply(at, vec![Change::Put(Entry::Network((*record).clone()))]);
+                self.known_now((*record).clone()).await?;
                 match after {
                     After::Answer(reply) => answer(reply, Ok(())),
                     After::Join(reply) => self.get_room(&record, Need::Room, reply),
@@ -189,6 +237,11 @@ impl Agent {
                     After::Join(reply) | After::Answer(reply) => answer(reply, Err(refusal)),
                 }
             }
+            Claimed::Shared(Ok(record), reply) => {
+                self.known_now(*record).await?;
+                answer(reply, Ok(()));
+            }
+            Claimed::Shared(Err(refusal), reply) => answer(reply, Err(refusal)),
             Claimed::Removed(name, Ok(()), reply) => {
                 self.leave(&name).await?;
                 answer(reply, Ok(()));
@@ -197,6 +250,13 @@ impl Agent {
             Claimed::Tended(name, tended) => self.was_tended(name, tended).await?,
         }
         Ok(())
+    }
+
+    /// The watch tells what was written to all nodes, to this one too; whoever asks here meanwhile is not to wait for that.
+    async fn known_now(&mut self, record: OverlayNetwork) -> Result<(), AgentError> {
+        let at = self.view.revision();
+        let deltas = self.view.apply(at, vec![Change::Put(Entry::Network(record))]);
+        self.follow(deltas).await
     }
 
     async fn was_tended(
@@ -276,6 +336,11 @@ impl Agent {
 
     /// Networks that were created, changed or removed in the cluster.
     pub(super) async fn records_changed(&mut self, deltas: &Deltas) -> Result<(), AgentError> {
+        let is_shared = |record: &Option<Arc<OverlayNetwork>>| record.as_ref().is_some_and(|one| one.shared);
+        let records = deltas.networks.values().filter_map(|delta| delta.record.as_ref());
+        if records.into_iter().any(|turn| is_shared(&turn.before) != is_shared(&turn.after)) {
+            self.tell_sharer();
+        }
         for (name, delta) in &deltas.networks {
             let Some(turn) = delta.record.as_ref().filter(|_| self.joined.contains_key(name)) else {
                 continue;
@@ -328,13 +393,18 @@ impl Agent {
         self.awaited = left;
         let over: Vec<_> = over;
         for (name, _, reply) in over {
-            let cluster = self.link.as_ref().map(|link| link.cluster.name()).unwrap_or_default();
-            let text = format!(
-                "{}\ncreate it: berth network create -d overlay {name}",
-                ClusterError::NoNetwork { cluster, network: name.clone() }
-            );
-            answer(reply, Err(Refusal::new(RefusalCode::NoNetwork, text)));
+            let refusal = self.no_network(&name);
+            answer(reply, Err(refusal));
         }
+    }
+
+    fn no_network(&self, name: &NetworkName) -> Refusal {
+        let cluster = self.link.as_ref().map(|link| link.cluster.name()).unwrap_or_default();
+        let text = format!(
+            "{}\ncreate it: berth network create -d overlay {name}",
+            ClusterError::NoNetwork { cluster, network: name.clone() }
+        );
+        Refusal::new(RefusalCode::NoNetwork, text)
     }
 
     /// Whether the network's packets are too large for this node's link.

@@ -198,7 +198,7 @@ impl Agent {
     }
 
     /// What follows from a change of the view.
-    async fn follow(&mut self, deltas: Deltas) -> Result<(), AgentError> {
+    pub(super) async fn follow(&mut self, deltas: Deltas) -> Result<(), AgentError> {
         let now = Instant::now();
         if deltas.is_empty() {
             return Ok(());

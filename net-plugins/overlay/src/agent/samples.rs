@@ -38,6 +38,7 @@ pub(crate) fn network(name: &str) -> OverlayNetwork {
         block4: 28,
         block6: 64,
         borrowing: true,
+        shared: false,
         created_by: "n1".parse().unwrap(),
     }
 }

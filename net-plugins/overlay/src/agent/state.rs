@@ -239,10 +239,13 @@ impl Agent {
             Command::Network(ask, reply) => self.network(ask, reply).await?,
             Command::Create(new, reply) => self.create(new, reply).await?,
             Command::Remove(ask, reply) => self.remove(ask, reply).await?,
+            Command::Describe(ask, reply) => self.describe(ask, reply).await?,
+            Command::Share(ask, reply) => self.share(ask, reply),
             Command::Room(ask, reply) => self.room(&ask, reply),
             Command::Changed(changed, reply) => self.changed(changed, reply).await?,
             Command::Joined(reply) => {
                 self.load().await?;
+                self.tell_sharer();
                 answer(reply, Ok(()));
             }
             Command::Status(reply) => answer(reply, Ok(self.status())),

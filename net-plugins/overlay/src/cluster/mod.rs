@@ -171,6 +171,9 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     /// Removes a network that has no container attached on any node ([`ClusterError::InUse`]).
     fn remove_network<'a>(&'a self, network: &'a NetworkName) -> Answer<'a, ()>;
 
+    /// Says whether engines of all nodes are to have the network; answers its record as it is then.
+    fn share_network<'a>(&'a self, network: &'a NetworkName, shared: bool) -> Answer<'a, OverlayNetwork>;
+
     /// Writes an attachment: one write. Refused with [`ClusterError::Fenced`] if the node has joined anew since `epoch`, and with
     /// [`ClusterError::Taken`] if an address of it is another's.
     fn put_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()>;

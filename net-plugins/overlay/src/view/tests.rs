@@ -51,6 +51,7 @@ fn network(number: u8, mtu: u32) -> OverlayNetwork {
         block4: 28,
         block6: 120,
         borrowing: true,
+        shared: false,
         created_by: node_name(0),
     }
 }

@@ -81,6 +81,8 @@ struct RawNetwork {
     encrypted: bool,
     #[serde(default)]
     flood: bool,
+    #[serde(default)]
+    shared: bool,
 }
 
 fn yes() -> bool {
@@ -306,6 +308,7 @@ fn checked_network(slots: u8, v6: bool, raw: RawNetwork) -> Result<OverlayNetwor
         block6: lengths.1.unwrap_or(128),
         // A slot's part is its node's alone.
         borrowing: false,
+        shared: raw.shared,
         created_by: "file".parse().expect("`file` is a name"),
     })
 }

@@ -164,6 +164,14 @@ impl Cluster for Embedded {
         })
     }
 
+    fn share_network<'a>(&'a self, _: &'a NetworkName, _: bool) -> Answer<'a, OverlayNetwork> {
+        Box::pin(async {
+            Err(self.unsupported(
+                "share networks: write `\"shared\": true` of the network into the file, on every node",
+            ))
+        })
+    }
+
     fn put_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()> {
         Box::pin(async { self.shared.attach(attachment) })
     }

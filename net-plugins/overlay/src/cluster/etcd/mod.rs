@@ -110,6 +110,10 @@ impl Cluster for EtcdCluster {
         Box::pin(self.remove(network))
     }
 
+    fn share_network<'a>(&'a self, network: &'a NetworkName, shared: bool) -> Answer<'a, OverlayNetwork> {
+        Box::pin(self.share(network, shared))
+    }
+
     fn put_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()> {
         Box::pin(self.attach(attachment))
     }

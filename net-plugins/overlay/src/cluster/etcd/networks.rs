@@ -107,6 +107,42 @@ impl EtcdCluster {
     }
 }
 
+impl EtcdCluster {
+    /// What a later version has written of the network besides stays.
+    pub(super) async fn share(
+        &self,
+        network: &NetworkName,
+        shared: bool,
+    ) -> Result<OverlayNetwork, ClusterError> {
+        let record = EntryKey::Network(network.clone()).path();
+        let question = Question { keys: vec![record.clone()], ..Question::default() };
+        let written = |seen: &Seen| {
+            let slot = seen.slot(&record).ok_or_else(|| self.no_network(network))?;
+            shared_record(&slot.value, shared).ok_or_else(|| {
+                Self::taken(format!("network name `{network}`"), "a record that cannot be read")
+            })
+        };
+        let decide = |seen: &Seen| {
+            let (now, value, before) = written(seen)?;
+            Ok(match before == now.shared {
+                true => Decision::Done,
+                false => Decision::Write(vec![Op::Put(record.clone(), value)]),
+            })
+        };
+        let (seen, _) = self.change(question, decide).await?;
+        written(&seen).map(|(now, _, _)| now)
+    }
+}
+
+/// The record with `shared` in it, as it is read and as it is written, and what it said before.
+fn shared_record(value: &[u8], shared: bool) -> Option<(OverlayNetwork, Vec<u8>, bool)> {
+    let before: OverlayNetwork = keys::record(value).ok()?;
+    let mut text: serde_json::Value = serde_json::from_slice(value).ok()?;
+    text.as_object_mut()?.insert("shared".to_owned(), shared.into());
+    let text = serde_json::to_vec(&text).ok()?;
+    Some((OverlayNetwork { shared, ..before.clone() }, text, before.shared))
+}
+
 /// Says that the networks are others by now.
 const RACED: &str = "another network that came meanwhile";
 
@@ -193,6 +229,18 @@ fn in_use(network: &NetworkName, count: usize, some: &[String]) -> ClusterError 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sharing_changes_one_word_of_a_record() {
+        let record = crate::agent::samples::network("blue");
+        let mut text: serde_json::Value = serde_json::to_value(&record).unwrap();
+        text["colour"] = "red".into();
+        let (now, written, before) = shared_record(&serde_json::to_vec(&text).unwrap(), true).unwrap();
+        assert_eq!((now, before), (OverlayNetwork { shared: true, ..record }, false));
+        let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!((&written["colour"], &written["shared"]), (&"red".into(), &true.into()));
+        assert!(shared_record(b"[]", true).is_none());
+    }
 
     #[test]
     fn prefixes_overlap_when_one_is_in_the_other() {
