@@ -147,6 +147,14 @@ impl<'h> Caller<'h> {
             commands.push_str(&format!("route add default via {gateway}\n"));
         }
         container.cmd("ip").args(["-batch", "-"]).stdin(commands).run();
+        // The kernel tells a bridge of a port's carrier when it comes to it, within a second on a busy machine.
+        let port = container.json("ip -j link show eth0")[0]["link_index"].clone();
+        eventually(Duration::from_secs(5), || {
+            let ports = self.host.json("bridge -j link show");
+            let mut ports = ports.as_array().into_iter().flatten();
+            let forwards = |one: &Value| one["ifindex"] == port && one["state"] == "forwarding";
+            if ports.any(forwards) { Ok(()) } else { Err(format!("port {port} does not forward")) }
+        });
         Connected { container, network: n, endpoint: e, source }
     }
 
