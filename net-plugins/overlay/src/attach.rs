@@ -1,6 +1,7 @@
 //! What a short-lived program does to put a container on a network of the cluster, whatever engine it is of. Without an agent
 //! it works for a network that this host is on, as long as there is room in its blocks.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_core::request::{Addressing, AttachRequest, Attachment};
@@ -132,6 +133,24 @@ pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
             tracing::warn!(attachment = %key, error = %berth_core::Chain(&err), "other nodes hear of it later");
             Ok(())
         }
+    }
+}
+
+/// Tells the agent of attachments that were collected: their engines called nobody, so that the cluster would have them for
+/// another minute. As with [`publish`], what it does not hear now it reads later.
+pub fn collected(berth: &mut Berth, keys: &[AttachmentKey]) {
+    let joined = if keys.is_empty() { Ok(BTreeMap::new()) } else { Joined::all(berth) };
+    let told = joined.map(|joined| {
+        let ours = keys.iter().filter(|key| joined.contains_key(&key.network));
+        Changed { attachments: ours.cloned().collect() }
+    });
+    let told = match told {
+        Ok(changed) if changed.attachments.is_empty() => return,
+        Ok(changed) => call::changed(&berth.dirs().run, &changed).map(drop).map_err(AttachError::from),
+        Err(err) => Err(err.into()),
+    };
+    if let Err(err) = told {
+        tracing::warn!(error = %berth_core::Chain(&err), "other nodes hear later of what was collected");
     }
 }
 

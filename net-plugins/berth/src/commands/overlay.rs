@@ -54,7 +54,8 @@ pub(super) fn status(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Failu
     } else {
         show(&status, out)?;
     }
-    let is_well = status.connected && status.networks.iter().all(|network| network.trouble.is_none());
+    let is_well = |network: &NetworkStatus| network.trouble.is_none() && network.narrow.is_empty();
+    let is_well = status.connected && status.networks.iter().all(is_well);
     Ok(if is_well || status.node.is_none() { Exit::Fine } else { Exit::Differs })
 }
 
@@ -115,7 +116,7 @@ fn node_row(node: &NodeStatusView) -> Vec<String> {
 }
 
 fn network_row(network: &NetworkStatus) -> Vec<String> {
-    let trouble = network.trouble.iter().chain(&network.conflicts);
+    let trouble = network.trouble.iter().chain(&network.conflicts).chain(&network.narrow);
     vec![
         network.name.to_string(),
         network.vni.to_string(),

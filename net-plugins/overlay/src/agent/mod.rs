@@ -29,6 +29,7 @@ mod state;
 mod status;
 mod tend;
 mod watcher;
+mod width;
 
 use std::time::Duration;
 

@@ -60,6 +60,11 @@ impl Agent {
             return Ok(());
         }
         match (self.view.network(&name).and_then(|network| network.record().cloned()), create) {
+            // Whoever created it may know how; in clear it is never joined.
+            (Some(record), _) if record.encrypted => {
+                let refusal = self.cannot_encrypt(&name).await?;
+                answer(reply, Err(refusal));
+            }
             (Some(record), _) => self.get_room(&record, Need::Room, reply),
             (None, Some(new)) => self.begin_creating(new, After::Join(reply)).await?,
             (None, None) => self.awaited.push((name, Instant::now() + BEHIND, reply)),
@@ -134,17 +139,9 @@ impl Agent {
 
     async fn begin_creating(&mut self, new: NewNetwork, after: After) -> Result<(), AgentError> {
         if new.encrypted {
-            let name = new.name.clone();
-            let probed = self.with(move |_| encryption::probe(&name)).await?;
-            let text = match probed {
-                Err(err) => Chain(&err).to_string(),
-                Ok(()) => format!(
-                    "network `{}` cannot be encrypted: this version of berth does not lay encryption yet",
-                    new.name
-                ),
-            };
+            let refusal = self.cannot_encrypt(&new.name).await?;
             let (After::Answer(reply) | After::Join(reply)) = after;
-            answer(reply, Err(Refusal::new(RefusalCode::Unsupported, text)));
+            answer(reply, Err(refusal));
             return Ok(());
         }
         let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
@@ -167,14 +164,30 @@ impl Agent {
         Ok(())
     }
 
+    /// Why this node has no part in an encrypted network.
+    async fn cannot_encrypt(&mut self, name: &NetworkName) -> Result<Refusal, AgentError> {
+        let probed = name.clone();
+        let text = match self.with(move |_| encryption::probe(&probed)).await? {
+            Err(err) => Chain(&err).to_string(),
+            Ok(()) => {
+                format!(
+                    "network `{name}` cannot be encrypted: this version of berth does not lay encryption yet"
+                )
+            }
+        };
+        Ok(Refusal::new(RefusalCode::Unsupported, text))
+    }
+
     /// A task has come back.
     pub(super) async fn claimed(&mut self, claimed: Claimed) -> Result<(), AgentError> {
         match claimed {
             Claimed::Done => (),
             Claimed::Created(record, Ok(()), after) => {
                 // The watch tells it to all nodes, to this one too; whoever asks here meanwhile is not to wait for that.
+                // It is written down, too: the watch will bring nothing new of it then.
                 let at = self.view.revision();
-                self.view.apply(at, vec![Change::Put(Entry::Network((*record).clone()))]);
+                let deltas = self.view.apply(at, vec![Change::Put(Entry::Network((*record).clone()))]);
+                self.follow(deltas).await?;
                 match after {
                     After::Answer(reply) => answer(reply, Ok(())),
                     After::Join(reply) => self.get_room(&record, Need::Room, reply),

@@ -198,7 +198,7 @@ impl Agent {
     }
 
     /// What follows from a change of the view.
-    async fn follow(&mut self, deltas: Deltas) -> Result<(), AgentError> {
+    pub(super) async fn follow(&mut self, deltas: Deltas) -> Result<(), AgentError> {
         let now = Instant::now();
         if deltas.is_empty() {
             return Ok(());
@@ -298,6 +298,7 @@ impl Agent {
         let reports = self.with(Hands::round).await?;
         let failed = reports.iter().any(|(_, report)| report.is_err());
         self.reported(reports, true);
+        self.look_at_ways().await?;
         self.read_wanted().await?;
         self.refused.clear();
         self.publish(None);

@@ -29,6 +29,7 @@ use crate::cluster::{Cluster, ClusterError, EntryKey};
 use crate::joined::Joined;
 use crate::membership::Membership;
 use crate::model::{Node, OverlayAttachment};
+use crate::mtu::MtuFault;
 use crate::reconcile::Rounds;
 use crate::underlay::Underlay;
 use crate::view::View;
@@ -55,6 +56,8 @@ pub(super) struct Agent {
     pub(super) joined: BTreeMap<NetworkName, Joined>,
     /// What is wrong with a network here.
     pub(super) troubles: BTreeMap<NetworkName, String>,
+    /// What a network's packets do not fit through, as of the last round.
+    pub(super) narrow: BTreeMap<NetworkName, Vec<MtuFault>>,
     /// Who is on record as being elsewhere.
     pub(super) elsewhere: BTreeMap<AttachmentKey, Elsewhere>,
     /// What this node is to publish.
@@ -147,6 +150,7 @@ impl Agent {
             silence: Silence::default(),
             joined: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             wanted: BTreeMap::new(),
             acknowledged: Acknowledged::default(),
