@@ -219,6 +219,7 @@ impl Agent {
         self.reported(reports, false);
         if !deltas.nodes.is_empty() {
             self.names_anew(now).await?;
+            self.look_at_ways().await?;
         }
         self.records_changed(&deltas).await?;
         self.questions(&deltas);

@@ -41,6 +41,8 @@ pub(super) const TEND: Duration = Duration::from_secs(10);
 /// The agent.
 pub(super) struct Agent {
     pub(super) dirs: Dirs,
+    /// How long another node may be silent until what it has is given back.
+    pub(super) lost_after: Duration,
     pub(super) commands: mpsc::Receiver<Command>,
     /// Away while a job has them.
     pub(super) hands: Option<Hands>,
@@ -126,7 +128,11 @@ enum Event {
 }
 
 impl Agent {
-    pub(super) async fn start(dirs: &Dirs, commands: mpsc::Receiver<Command>) -> Result<Self, AgentError> {
+    pub(super) async fn start(
+        dirs: &Dirs,
+        lost_after: Duration,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<Self, AgentError> {
         let watcher = Watcher::start()?;
         let opened = dirs.clone();
         let open = tokio::task::spawn_blocking(move || {
@@ -138,6 +144,7 @@ impl Agent {
         let now = Instant::now();
         let mut agent = Self {
             dirs: dirs.clone(),
+            lost_after,
             commands,
             hands: Some(hands),
             boot,
