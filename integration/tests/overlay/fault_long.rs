@@ -51,23 +51,29 @@ fn a_minute_without_etcd_an_agent_that_stands_still_and_a_lost_node_cost_no_echo
     });
 }
 
-/// A full minute: containers come and go on both hosts, names of both are answered, and all is made up for afterwards.
-fn without_etcd(stage: &Stage<'_>, web: &Member<'_>, db: &Member<'_>) {
-    let [one, two, _] = &stage.nodes[..] else { panic!("three nodes") };
+/// A full minute: containers come and go on both hosts, an agent begins anew, names of both are answered, and all is made up for
+/// afterwards.
+fn without_etcd(stage: &mut Stage<'_>, web: &Member<'_>, db: &Member<'_>) {
+    let [one, two, _] = &mut stage.nodes[..] else { panic!("three nodes") };
     let short = two.add("c4", "short");
     one.answers(web, "short", &[&short.address]);
     stage.etcd.kill();
     let began = std::time::Instant::now();
     let late = one.add("c5", "late");
+    // On its own host; that it is there the other cannot know.
     late.reaches(web);
-    late.reaches(db);
     one.answers(&late, "db", &[&db.address]);
     short.del();
+    // What it knows of the others it knows from its disk, then; the network was created here.
+    one.daemon.crash();
+    one.daemon.start();
+    one.answers(&late, "db", &[&db.address]);
     std::thread::sleep(Duration::from_secs(60).saturating_sub(began.elapsed()));
     one.answers(&late, "db", &[&db.address]);
     stage.etcd.start();
     stage.etcd.healthy();
     stage.nodes.iter().for_each(Node::is_connected);
+    let [one, two, _] = &stage.nodes[..] else { panic!("three nodes") };
     db.reaches(&late);
     two.answers(db, "late", &[&late.address]);
     one.answers(web, "short", &[]);

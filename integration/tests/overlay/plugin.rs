@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_integration::{Probe, eventually, frame};
+use berth_integration::{Probe, berthd_binary, eventually, frame};
 use serde_json::json;
 
 use crate::stage::{Member, Node, SOON, Stage, stage_test};
@@ -162,18 +162,33 @@ fn check_finds_damage_and_gc_takes_whom_the_runtime_does_not_list() {
         one.is_connected();
 
         // The runtime knows `c1` alone: the other is taken off, here and everywhere.
-        let address = gone.address.clone();
         let valid = json!([{"containerID": "c1", "ifname": "eth0"}]);
         let gc = one.call().key("cniVersion", json!("1.1.0"));
         let gc = gc.key("cni.dev/valid-attachments", valid).env_remove("CNI_CONTAINERID");
         gc.env_remove("CNI_IFNAME").env_remove("CNI_NETNS").run("GC").ok();
-        eventually(SOON, || {
-            let entries = two.host.run("ip neigh show nud permanent");
-            if entries.contains(&format!("{address} ")) { Err(entries) } else { Ok(()) }
-        });
+        is_forgotten(two, &gone.address);
         two.answers(&db, "gone", &[]);
         gone.del();
+
+        // Whom the keeper collects, the others hear of at once, too.
+        let dead = one.add("c4", "dead");
+        db.reaches(&dead);
+        let keeper = one.host.cmd(berthd_binary()).args(["--roles", "keeper"]).spawn();
+        let address = dead.address.clone();
+        dead.container.remove();
+        is_forgotten(two, &address);
+        two.answers(&db, "dead", &[]);
+        keeper.signal(rustix::process::Signal::TERM);
+        keeper.wait(SOON);
         [web, db].into_iter().for_each(Member::del);
+    });
+}
+
+/// Waits until a node's kernel has nothing of an address: sooner than by the look that comes once a minute.
+fn is_forgotten(node: &Node<'_>, address: &str) {
+    eventually(SOON, || {
+        let entries = node.host.run("ip neigh show nud permanent");
+        if entries.contains(&format!("{address} ")) { Err(entries) } else { Ok(()) }
     });
 }
 

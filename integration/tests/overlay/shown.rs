@@ -66,8 +66,13 @@ fn a_way_that_has_become_too_narrow_is_said_by_name_on_every_host() {
             });
         };
         let ifname = &two.seat.ifname;
-        // The uplinks of tests are veths, and what happens to those is heard of once a minute; an address that goes is at once.
+        // The uplinks of tests are veths, and what happens to those, or to a route, is heard of once a minute; an address that goes is
+        // at once.
         let look = "ip address add 192.0.2.200/32 dev lo; ip address delete 192.0.2.200/32 dev lo";
+        let route = format!("{} dev {ifname}", one.seat.v4);
+        two.host.run(&format!("ip route add {route} mtu 1300; {look}"));
+        says(two, "the way to node `n1` (198.51.100.2) carries 1300 bytes and the network needs 1500");
+        two.host.run(&format!("ip route delete {route}"));
         two.host.run(&format!("ip link set {ifname} mtu 1400; {look}"));
         says(two, "the link of node `n2` carries 1400 bytes and the network needs 1500");
         says(one, "the link of node `n2` carries 1400 bytes and the network needs 1500");
