@@ -110,24 +110,20 @@ fn networks_are_kept_apart_and_inside_and_nobody_is_believed_to_be_another() {
 fn forged(stage: &Stage<'_>, web: &Member<'_>, db: &Member<'_>) {
     let evil = stage.nodes[0].add("c9", "evil");
     evil.reaches(db);
-    let mac = |member: &Member<'_>| {
-        let link = &member.container.json("ip -j link show eth0")[0]["address"];
-        frame::mac(link.as_str().unwrap())
-    };
     let v4 = |member: &Member<'_>| member.address.parse().unwrap();
     let (at, from) = (db.container.raw("eth0"), evil.container.raw("eth0"));
     let marker = b"marked by the test";
     let arrived = |src_mac, src| {
-        let packet = frame::V4 { src_mac, dst_mac: mac(db), src, dst: v4(db) };
+        let packet = frame::V4 { src_mac, dst_mac: db.mac(), src, dst: v4(db) };
         (0..10).for_each(|_| from.send(&packet.udp(999, 999, marker)));
         let marked = |frame: &[u8]| {
             frame.get(23) == Some(&17) && frame.windows(marker.len()).any(|window| window == marker)
         };
         at.count(Duration::from_millis(200), marked)
     };
-    assert_eq!(arrived(mac(&evil), v4(&evil)), 10, "its own");
-    assert_eq!(arrived(mac(&evil), v4(web)), 0, "another's address");
-    assert_eq!(arrived(mac(web), v4(web)), 0, "another's Ethernet address");
+    assert_eq!(arrived(evil.mac(), v4(&evil)), 10, "its own");
+    assert_eq!(arrived(evil.mac(), v4(web)), 0, "another's address");
+    assert_eq!(arrived(web.mac(), v4(web)), 0, "another's Ethernet address");
     drop((at, from));
     evil.del();
 }

@@ -1,8 +1,9 @@
 //! What people see of a cluster, and of what is wrong with it.
 
-use berth_integration::eventually;
+use berth_integration::{eventually, frame};
 use serde_json::{Value, json};
 
+use crate::data::safety::{MARKER, delivered, inject};
 use crate::stage::{Member, Node, SOON, stage_test};
 
 /// The network `name`, as `network ls` has it.
@@ -79,6 +80,8 @@ fn a_way_that_has_become_too_narrow_is_said_by_name_on_every_host() {
         says(two, "the way to node `n1` (198.51.100.2) carries 1400 bytes");
         let told = one.host.berth(["overlay", "status"]).output();
         assert_eq!(told.code(), Some(1), "{told}");
+        let found = one.host.berth(["doctor"]).output();
+        assert!(found.stdout.contains("[overlay-mtu] network blue the link of node `n2` carries"), "{found}");
         // Containers keep what the cluster's record says; the bridge does, too.
         assert_eq!(db.container.json("ip -j link show eth0")[0]["mtu"], 1450);
         let refused = two.host.berth(["network", "create", "wide", "--mtu", "1450"]).output();
@@ -99,8 +102,8 @@ fn a_way_that_has_become_too_narrow_is_said_by_name_on_every_host() {
 
 #[test]
 fn an_encrypted_network_is_refused_by_name_wherever_it_comes_from() {
-    stage_test(1, |stage| {
-        let node = &stage.nodes[0];
+    stage_test(2, |stage| {
+        let [node, other] = &stage.nodes[..] else { panic!("two nodes") };
         let says = |text: &str| {
             assert!(text.contains("network `secret`") && text.contains("encrypt"), "{text}");
         };
@@ -127,6 +130,26 @@ fn an_encrypted_network_is_refused_by_name_wherever_it_comes_from() {
         });
         says(&node.try_add_to("secret", "c1", "x").1.err().msg);
         assert_eq!(node.host.run("ip -br link show type vxlan"), "");
+
+        // Nor is anything of it taken in clear, though frames of the other node are.
+        node.berth("network create -d overlay blue --subnet 10.5.0.0/24");
+        let (web, db) = (node.add("c2", "web"), other.add("c3", "db"));
+        db.reaches(&web);
+        let eth0 = web.container.raw("eth0");
+        let packet = frame::V4 {
+            src_mac: db.mac(),
+            dst_mac: web.mac(),
+            src: db.address.parse().unwrap(),
+            dst: web.address.parse().unwrap(),
+        };
+        let vni = |network: &str| u32::try_from(listed(node, network)["vni"].as_u64().unwrap()).unwrap();
+        let blue = node.status()["networks"][0]["vni"].as_u64().unwrap();
+        for (vni, taken) in [(u32::try_from(blue).unwrap(), 20), (vni("secret"), 0)] {
+            inject(other.host, node.seat.v4.into(), vni, &packet.udp(999, 999, MARKER));
+            assert_eq!(delivered(&eth0), taken, "VNI {vni}");
+        }
+        drop(eth0);
+        [web, db].into_iter().for_each(Member::del);
         stage.etcd.ctl(&["del", "/berth/v1/nets/secret"]);
     });
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use berth_integration::engine::Berthd;
-use berth_integration::{Call, CniError, CniRan, Container, Host, Lan, Seat, eventually, lan_test};
+use berth_integration::{Call, CniError, CniRan, Container, Host, Lan, Seat, eventually, frame, lan_test};
 use serde_json::{Value, json};
 
 use crate::control::etcd::Etcd;
@@ -214,6 +214,11 @@ impl<'s> Node<'s> {
 }
 
 impl Member<'_> {
+    /// Its Ethernet address.
+    pub(crate) fn mac(&self) -> frame::Mac {
+        frame::mac(self.container.json("ip -j link show eth0")[0]["address"].as_str().unwrap())
+    }
+
     /// Takes it off the network.
     #[track_caller]
     pub(crate) fn del(self) {
