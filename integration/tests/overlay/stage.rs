@@ -1,9 +1,10 @@
 //! Hosts on one LAN with an etcd on it, each a node of the cluster with its agent.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use berth_integration::engine::Berthd;
-use berth_integration::{Call, CniRan, Container, Host, Lan, Seat, eventually, lan_test};
+use berth_integration::{Call, CniError, CniRan, Container, Host, Lan, Seat, eventually, frame, lan_test};
 use serde_json::{Value, json};
 
 use crate::control::etcd::Etcd;
@@ -26,37 +27,51 @@ pub(crate) struct Node<'s> {
 }
 
 /// A container on a network.
+#[derive(Debug)]
 pub(crate) struct Member<'s> {
     pub(crate) container: Container<'s>,
+    /// The first of its addresses.
     pub(crate) address: String,
-    call: Call<'s>,
+    pub(crate) addresses: Vec<String>,
+    /// The call that added it, with the result it had.
+    pub(crate) call: Call<'s>,
 }
 
 /// Runs `test` with `count` nodes, joined. Afterwards they leave, and the first host has to be as it was before.
 pub(crate) fn stage_test(count: usize, test: impl FnOnce(&mut Stage<'_>)) {
-    lan_test(|first, lan, seat| {
-        let others: Vec<(Host, Seat)> = (1..count).map(|_| joined(lan)).collect();
-        let etcd = Etcd::at(lan, &Lan::V4.to_string());
-        let all = [(first, seat)].into_iter().chain(others.iter().map(|(host, seat)| (host, seat)));
-        let nodes = all.enumerate().map(|(place, (host, seat))| Node::new(host, seat, place + 1)).collect();
-        let mut stage = Stage { etcd, nodes };
+    nodes_test(count, |lan, nodes| {
+        let mut stage = Stage { etcd: Etcd::at(lan, &Lan::V4.to_string()), nodes };
         for node in &stage.nodes {
             node.join(&stage.etcd.endpoint);
         }
         stage.nodes.iter().for_each(Node::is_connected);
         test(&mut stage);
-        for node in &mut stage.nodes {
-            if !node.daemon.runs() {
-                node.daemon.start();
-            }
-            node.is_connected();
-        }
-        for node in &mut stage.nodes {
-            node.berth("node leave");
-            node.daemon.stop();
-            node.host.gc();
-        }
+        leave(stage.nodes);
     });
+}
+
+/// Runs `test` with `count` hosts with agents that have joined nothing. It has them leave what they join.
+pub(crate) fn nodes_test(count: usize, test: impl FnOnce(&Lan, Vec<Node<'_>>)) {
+    lan_test(|first, lan, seat| {
+        let others: Vec<(Host, Seat)> = (1..count).map(|_| joined(lan)).collect();
+        let all = [(first, seat)].into_iter().chain(others.iter().map(|(host, seat)| (host, seat)));
+        test(lan, all.enumerate().map(|(place, (host, seat))| Node::new(host, seat, place + 1)).collect());
+    });
+}
+
+/// Has `nodes` leave their cluster, the agents of those that were killed started for it.
+pub(crate) fn leave(mut nodes: Vec<Node<'_>>) {
+    for node in &mut nodes {
+        if !node.daemon.runs() {
+            node.daemon.start();
+        }
+        node.is_connected();
+    }
+    for node in &mut nodes {
+        node.berth("node leave");
+        node.daemon.stop();
+        node.host.gc();
+    }
 }
 
 fn joined(lan: &Lan) -> (Host, Seat) {
@@ -67,7 +82,7 @@ fn joined(lan: &Lan) -> (Host, Seat) {
 
 impl<'s> Node<'s> {
     fn new(host: &'s Host, seat: &Seat, number: usize) -> Self {
-        let daemon = Berthd::beside_cni(host, &["--roles", "overlay,dns"]);
+        let daemon = Berthd::beside_cni(host, &["--roles", "overlay,dns", "--lost-node-after", "40"]);
         Self { host, name: format!("n{number}"), seat: seat.clone(), daemon }
     }
 
@@ -88,6 +103,24 @@ impl<'s> Node<'s> {
         serde_json::from_str(&ran.stdout).unwrap_or_else(|err| panic!("`{line}`: {err}: {ran}"))
     }
 
+    /// As [`Node::join`], in a cluster of peers that `text` lists.
+    pub(crate) fn join_peers(&self, text: &str) {
+        self.write_peers(text);
+        self.berth(&format!("node join --peers {} --name {}", self.peers_file().display(), self.name));
+    }
+
+    /// Replaces the node's file of peers.
+    pub(crate) fn write_peers(&self, text: &str) {
+        // Written beside and renamed, as people's tools do.
+        let part = self.host.dir().join("peers.part");
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, self.peers_file()).unwrap();
+    }
+
+    pub(crate) fn peers_file(&self) -> std::path::PathBuf {
+        self.host.dir().join("peers.json")
+    }
+
     pub(crate) fn status(&self) -> Value {
         self.json("overlay status")
     }
@@ -103,7 +136,12 @@ impl<'s> Node<'s> {
 
     /// A call of `roverlay` for the network `blue`.
     pub(crate) fn call(&self) -> Call<'s> {
-        self.host.cni().conf(json!({"type": "roverlay", "name": "blue"}))
+        self.call_of("blue")
+    }
+
+    /// A call of `roverlay` for a network.
+    pub(crate) fn call_of(&self, network: &str) -> Call<'s> {
+        self.host.cni().conf(json!({"type": "roverlay", "name": network}))
     }
 
     /// Attaches a new container `id` that is called `name`.
@@ -115,13 +153,57 @@ impl<'s> Node<'s> {
     }
 
     pub(crate) fn try_add(&self, id: &str, name: &str) -> (Member<'s>, CniRan) {
+        self.try_call(self.call(), id, name)
+    }
+
+    /// As [`Node::add`], with a call of one's own.
+    #[track_caller]
+    pub(crate) fn add_with(&self, call: Call<'s>, id: &str, name: &str) -> Member<'s> {
+        let (member, ran) = self.try_call(call, id, name);
+        ran.ok();
+        member
+    }
+
+    fn try_call(&self, call: Call<'s>, id: &str, name: &str) -> (Member<'s>, CniRan) {
         let container = self.host.container(id);
-        let call = self.call().id(id).container(&container);
+        let call = call.id(id).container(&container);
         let call = call.args(&format!("IgnoreUnknown=1;K8S_POD_NAME={name}"));
         let ran = call.add();
-        let address = ran.json["ips"][0]["address"].as_str().unwrap_or_default();
-        let address = address.split('/').next().unwrap_or_default().to_owned();
-        (Member { container, address, call }, ran)
+        let addresses =
+            ran.addresses().into_iter().map(|address| address.split('/').next().unwrap().to_owned());
+        let addresses: Vec<String> = addresses.collect();
+        let address = addresses.first().cloned().unwrap_or_default();
+        let call = if ran.succeeded() { call.key("prevResult", ran.json.clone()) } else { call };
+        (Member { container, address, addresses, call }, ran)
+    }
+
+    /// As [`Node::add_with`], which may be refused; the container is gone then.
+    pub(crate) fn try_with(&self, call: Call<'s>, id: &str, name: &str) -> Result<Member<'s>, CniError> {
+        let (member, ran) = self.try_call(call, id, name);
+        if ran.succeeded() { Ok(member) } else { Err(ran.err()) }
+    }
+
+    /// As [`Node::add`], to another network.
+    #[track_caller]
+    pub(crate) fn add_to(&self, network: &str, id: &str, name: &str) -> Member<'s> {
+        let (member, ran) = self.try_add_to(network, id, name);
+        ran.ok();
+        member
+    }
+
+    pub(crate) fn try_add_to(&self, network: &str, id: &str, name: &str) -> (Member<'s>, CniRan) {
+        self.try_call(self.call_of(network), id, name)
+    }
+
+    /// Waits until its DNS server answers `member` exactly `wanted` for `name`.
+    #[track_caller]
+    pub(crate) fn answers(&self, member: &Member<'_>, name: &str, wanted: &[&str]) {
+        let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
+        eventually(SOON, || {
+            let answer = self.dig(member, name);
+            let found: BTreeSet<&str> = answer.lines().collect();
+            if found == wanted { Ok(()) } else { Err(format!("{name} is {found:?} on {}", self.name)) }
+        });
     }
 
     /// What its DNS server answers a member for `name`.
@@ -132,6 +214,11 @@ impl<'s> Node<'s> {
 }
 
 impl Member<'_> {
+    /// Its Ethernet address.
+    pub(crate) fn mac(&self) -> frame::Mac {
+        frame::mac(self.container.json("ip -j link show eth0")[0]["address"].as_str().unwrap())
+    }
+
     /// Takes it off the network.
     #[track_caller]
     pub(crate) fn del(self) {

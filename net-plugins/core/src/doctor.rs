@@ -90,6 +90,13 @@ impl Diagnosis {
         Self { findings }
     }
 
+    /// The same with what was found elsewhere, of what this crate knows nothing of.
+    #[must_use]
+    pub fn with(mut self, more: Vec<Finding>) -> Self {
+        self.findings.extend(more);
+        Self::of(self.findings)
+    }
+
     /// The worst severity found.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()

@@ -1,12 +1,17 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
+use berth_overlay::agent::LOST_AFTER;
 use berth_store::Dirs;
 use clap::{Parser, ValueEnum as _};
 
 use crate::roles::Role;
+
+/// No node is taken to be lost earlier, seconds: a lease, and a little more.
+const MIN_LOST_AFTER: u64 = 20;
 
 /// berth's daemon: answers Docker on its plugin sockets, serves names, and looks after the host's networks.
 ///
@@ -30,6 +35,11 @@ pub(crate) struct Cli {
     /// Where dockerd is asked for names, and what it still has
     #[arg(long, env = "BERTH_DOCKER_SOCKET", value_name = "PATH", default_value = "/run/docker.sock")]
     docker_socket: PathBuf,
+    /// How long another node of the cluster may be silent before it is taken to be lost and its addresses are given to others,
+    /// seconds. One that is cut off with its containers running loses them then: be generous, and the same on every node
+    #[arg(long, env = "BERTH_LOST_NODE_AFTER", value_name = "SECONDS", default_value_t = LOST_AFTER.as_secs(),
+        value_parser = clap::value_parser!(u64).range(MIN_LOST_AFTER..))]
+    lost_node_after: u64,
     /// End when no container has a name any more, and run in a session of one's own; berth starts it so where a name is
     /// asked for and no server runs
     #[arg(long)]
@@ -46,6 +56,11 @@ impl Cli {
     /// Where the records are.
     pub(crate) fn dirs(&self) -> Result<Dirs> {
         Ok(Dirs { state: std::path::absolute(&self.state_dir)?, run: std::path::absolute(&self.run_dir)? })
+    }
+
+    /// How long another node may be silent.
+    pub(crate) fn lost_node_after(&self) -> Duration {
+        Duration::from_secs(self.lost_node_after)
     }
 
     /// Where dockerd is asked.
@@ -77,5 +92,12 @@ mod tests {
         assert_eq!(parse("berthd").unwrap().roles(), Role::value_variants());
         assert_eq!(parse("berthd --roles docker,docker").unwrap().roles(), [Role::Docker]);
         assert!(parse("berthd --roles cooking").is_err());
+    }
+
+    #[test]
+    fn no_node_is_lost_before_its_lease_is_over() {
+        assert_eq!(parse("berthd").unwrap().lost_node_after(), LOST_AFTER);
+        assert_eq!(parse("berthd --lost-node-after 60").unwrap().lost_node_after().as_secs(), 60);
+        assert!(parse("berthd --lost-node-after 19").is_err());
     }
 }

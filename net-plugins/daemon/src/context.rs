@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use berth_dns::HandedSocket;
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) workers: Workers,
     /// Where dockerd is asked.
     pub(crate) docker_socket: PathBuf,
+    /// How long another node of the cluster may be silent.
+    pub(crate) lost_node_after: Duration,
     /// Whether this was started because a name was asked for, and ends when there are none.
     pub(crate) on_demand: bool,
     plugin_dir: PathBuf,
@@ -73,6 +76,7 @@ pub(crate) struct Shared {
     dirs: Dirs,
     workers: Workers,
     docker_socket: PathBuf,
+    lost_node_after: Duration,
     on_demand: bool,
     plugin_dir: PathBuf,
     inherited: Arc<Mutex<Inherited>>,
@@ -87,6 +91,7 @@ impl Shared {
             dirs: cli.dirs()?,
             workers: Workers::new(THREADS),
             docker_socket: cli.docker_socket()?,
+            lost_node_after: cli.lost_node_after(),
             on_demand: cli.on_demand,
             plugin_dir: cli.plugin_dir()?,
             inherited: Arc::new(Mutex::new(
@@ -102,6 +107,7 @@ impl Shared {
             dirs: self.dirs.clone(),
             workers: self.workers.clone(),
             docker_socket: self.docker_socket.clone(),
+            lost_node_after: self.lost_node_after,
             on_demand: self.on_demand,
             plugin_dir: self.plugin_dir.clone(),
             inherited: Arc::clone(&self.inherited),

@@ -46,4 +46,4 @@ pub use netlink::Netlink;
 pub use route::{ROUTE_PROTOCOL, RouteEntry, RouteFilter, RouteLookup, RouteSpec};
 pub use sandbox::{Sandbox, SandboxError};
 pub use tc::{Tbf, traffic_shaping_supported};
-pub use watch::{LinkEvents, LinkNews};
+pub use watch::{Concern, LinkEvents, LinkNews};

@@ -17,6 +17,16 @@ const GROUPS: [u32; 3] = [1, 5, 9];
 /// Larger than any notification.
 const DATAGRAM: usize = 64 * 1024;
 
+/// Whose news concern somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concern<'a> {
+    /// How the interface alias of links begins.
+    pub alias: &'a str,
+    /// How the names of those begin of which every change matters. Of a port's settings only its bridge tells, and it does not
+    /// tell the alias.
+    pub names: &'a [&'a str],
+}
+
 /// A subscription to changes of links and addresses in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct LinkEvents {
@@ -29,8 +39,8 @@ pub struct LinkEvents {
 pub struct LinkNews {
     /// The queue was full, so anything may have happened.
     pub lost: bool,
-    /// Something that concerns networks may be wrong: a link that carries a tag of `prefix` or that can be an uplink came,
-    /// went, went down or lost its bridge, or an address was taken away.
+    /// Something that concerns networks may be wrong: a link that carries a tag or that can be an uplink came, went, went down
+    /// or lost its bridge, one of the named changed at all, or an address was taken away.
     pub suspicious: bool,
 }
 
@@ -54,17 +64,17 @@ impl LinkEvents {
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Reads what has come, without waiting. `prefix` is how the interface alias of a link begins that concerns the caller.
+    /// Reads what has come, without waiting. `of` is what concerns the caller.
     ///
     /// # Errors
     ///
     /// [`NetlinkError::Socket`] if the socket is of no more use.
-    pub fn read(&mut self, prefix: &str) -> Result<LinkNews, NetlinkError> {
+    pub fn read(&mut self, of: Concern<'_>) -> Result<LinkNews, NetlinkError> {
         let mut news = LinkNews::default();
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => news.suspicious |= is_suspicious(&self.buffer, prefix),
+                Ok(_) => news.suspicious |= is_suspicious(&self.buffer, of),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(news),
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => (),
                 Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => news.lost = true,
@@ -81,13 +91,13 @@ impl AsFd for LinkEvents {
 }
 
 /// Whether one of the messages is about something that may be wrong now. What cannot be read may be.
-fn is_suspicious(datagram: &[u8], prefix: &str) -> bool {
+fn is_suspicious(datagram: &[u8], of: Concern<'_>) -> bool {
     let mut rest = datagram;
     while !rest.is_empty() {
         let Ok(frame) = NetlinkBuffer::new_checked(rest) else { return true };
         let length = usize::try_from(frame.length()).unwrap_or(usize::MAX).next_multiple_of(4);
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map(|message| message.payload) {
-            Ok(NetlinkPayload::InnerMessage(message)) if !concerns(&message, prefix) => (),
+            Ok(NetlinkPayload::InnerMessage(message)) if !concerns(&message, of) => (),
             _ => return true,
         }
         rest = rest.get(length..).unwrap_or_default();
@@ -95,17 +105,16 @@ fn is_suspicious(datagram: &[u8], prefix: &str) -> bool {
     false
 }
 
-fn concerns(message: &RouteNetlinkMessage, prefix: &str) -> bool {
+fn concerns(message: &RouteNetlinkMessage, of: Concern<'_>) -> bool {
+    let prefix = of.alias;
     match message {
         RouteNetlinkMessage::DelAddress(_) => true,
+        // `bridge link set` and files in /sys change a port without a word of the link's own (`br_setlink`, `brport_store`).
+        RouteNetlinkMessage::NewLink(link) if is_named(link, of.names) => true,
         RouteNetlinkMessage::DelLink(link) => is_link_itself(link) && of_interest(link, prefix),
         RouteNetlinkMessage::NewLink(link) if is_link_itself(link) && of_interest(link, prefix) => {
             let is_up = link.header.flags.contains(LinkFlags::Up);
             let on_a_bridge = link.attributes.iter().any(|at| matches!(at, LinkAttribute::Controller(_)));
-            // Settings of a VXLAN device that somebody changed are not told apart from others' news here.
-            if kind(link) == Some(InfoKind::Vxlan) && is_tagged(link, prefix) {
-                return true;
-            }
             let is_port = kind(link) == Some(InfoKind::Veth);
             !is_up || is_port != on_a_bridge || !is_tagged(link, prefix)
         }
@@ -113,7 +122,13 @@ fn concerns(message: &RouteNetlinkMessage, prefix: &str) -> bool {
     }
 }
 
-/// The same group also carries what bridges say of their ports (`br_ifinfo_notify`), which the links' own news repeat.
+fn is_named(link: &LinkMessage, prefixes: &[&str]) -> bool {
+    let begins = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if begins(name)))
+}
+
+/// The same group also carries what bridges say of their ports (`br_ifinfo_notify`), which for the most part the links' own news
+/// repeat.
 fn is_link_itself(link: &LinkMessage) -> bool {
     link.header.interface_family == AddressFamily::Unspec
 }

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use berth_netlink::{
-    AddrFlags, BridgeSpec, EntryChange, FdbEntry, FdbSpec, FdbState, FdbTable, Holder, Link, LinkKind,
-    NeighSpec, Netlink, NetlinkError, PortChange, VethSpec, Vxlan, VxlanSpec,
+    AddrFlags, BridgeSpec, Concern, EntryChange, FdbEntry, FdbSpec, FdbState, FdbTable, Holder, Link,
+    LinkEvents, LinkKind, NeighSpec, Netlink, NetlinkError, PortChange, VethSpec, Vxlan, VxlanSpec,
 };
 use berth_types::{MacAddr, Vni};
 use common::{World, bridge, link, name, output, veth};
@@ -298,6 +298,48 @@ fn containers_of_two_hosts_exchange_packets_over_either_underlay() {
             let mut buffer = [0; 2000];
             let (length, sender) = server.recv_from(&mut buffer).unwrap();
             assert_eq!((length, sender), (1300, client.local_addr().unwrap()), "over {underlay:?}");
+        }
+    }
+}
+
+/// What `work` in the host's namespace gives news of.
+fn news_of(world: &World, events: &mut LinkEvents, work: &str) -> bool {
+    const OURS: Concern<'_> = Concern { alias: "berth ", names: &["vx", "br"] };
+    events.read(OURS).unwrap();
+    output(&world.host, "sh", &["-c", work]);
+    // What the kernel says of a change is in the queue when the change returns.
+    events.read(OURS).unwrap().suspicious
+}
+
+#[test]
+fn whatever_is_changed_of_a_named_link_is_news_and_other_ports_settings_are_not() {
+    let world = World::new();
+    let (vx0, _) = prepared(&world, "192.0.2.1");
+    world.on_host.link_set_up(vx0.index).unwrap();
+    output(
+        &world.host,
+        "sh",
+        &["-c", "ip link add v0 type veth peer name v1; ip link set v0 alias 'berth x' master br0 up"],
+    );
+    let mut events = world.host.run(|| LinkEvents::open().unwrap()).unwrap();
+    for change in [
+        "bridge link set dev vx0 learning on",
+        "bridge link set dev vx0 neigh_suppress off",
+        "ip link set vx0 type bridge_slave isolated on",
+        "ip link set vx0 type vxlan learning",
+        "ip link set vx0 mtu 1400",
+        "ip link set br0 mtu 1300",
+        "ip link set br0 address 02:00:00:00:00:99",
+    ] {
+        assert!(news_of(&world, &mut events, change), "{change}");
+    }
+    for change in
+        ["true", "bridge link set dev v0 learning off", "ip link set v0 type bridge_slave isolated on"]
+    {
+        // The kernel may still have something to say of what was before: carriers are told of within a second.
+        let until = Instant::now() + PATIENCE;
+        while news_of(&world, &mut events, change) {
+            assert!(Instant::now() < until, "{change}");
         }
     }
 }

@@ -165,15 +165,35 @@ pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
 /// Tells the agent of names that were learned or forgotten after their containers were attached. That it is not there, or the
 /// cluster is away, is only said.
 pub fn publish_names(berth: &Berth, keys: &[AttachmentKey]) {
+    tell_of(berth, keys.to_vec(), "names");
+}
+
+/// Tells the agent of attachments that were collected: their engines called nobody, so that the cluster would have them for
+/// another minute. As with [`publish`], what it does not hear now it reads later.
+pub fn collected(berth: &mut Berth, keys: &[AttachmentKey]) {
     if keys.is_empty() {
         return;
     }
-    match call::changed(&berth.dirs().run, &Changed { attachments: keys.to_vec() }) {
-        Ok(Published::Committed) => (),
-        Ok(Published::Later(why)) => tracing::warn!(why, "other nodes hear of names later"),
-        Err(err) => {
-            tracing::warn!(error = %berth_core::Chain(&err), "other nodes hear of names later")
+    match Joined::all(berth) {
+        Ok(joined) => {
+            let ours = keys.iter().filter(|key| joined.contains_key(&key.network));
+            tell_of(berth, ours.cloned().collect(), "what was collected");
         }
+        Err(err) => {
+            tracing::warn!(error = %berth_core::Chain(&err), "other nodes hear later of what was collected");
+        }
+    }
+}
+
+/// Tells the agent of a change that nobody waits for.
+fn tell_of(berth: &Berth, attachments: Vec<AttachmentKey>, what: &str) {
+    if attachments.is_empty() {
+        return;
+    }
+    match call::changed(&berth.dirs().run, &Changed { attachments }) {
+        Ok(Published::Committed) => (),
+        Ok(Published::Later(why)) => tracing::warn!(why, "other nodes hear later of {what}"),
+        Err(err) => tracing::warn!(error = %berth_core::Chain(&err), "other nodes hear later of {what}"),
     }
 }
 

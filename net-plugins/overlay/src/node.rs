@@ -142,6 +142,8 @@ pub fn leave(berth: &mut Berth, force: bool) -> Result<NodeName, NodeError> {
         Ok(cluster.remove_node(&membership.name, Removal::Told).await?)
     });
     match removed {
+        // Peers of a file are told by the file; that this host has left is its own affair until then.
+        Err(NodeError::Cluster(ClusterError::Unsupported { .. })) => (),
         Err(err) if !force => {
             membership.write(berth)?;
             let mut view = View::default();

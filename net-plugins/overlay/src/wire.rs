@@ -163,6 +163,9 @@ pub struct NetworkStatus {
     /// Addresses that two say are theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+    /// Ways to other nodes that its packets do not fit through, and links of nodes, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub narrow: Vec<String>,
     /// What is wrong with it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

@@ -3,6 +3,7 @@
 mod blocks;
 pub(crate) mod etcd;
 mod failures;
+mod joining;
 mod keeping;
 mod nodes;
 mod peers;

@@ -91,7 +91,7 @@ fn a_wrong_password_is_told_from_a_missing_one_and_from_a_missing_right() {
 }
 
 /// Two authorities, certificates of etcd and of nodes, made by `openssl` in `DIR/pki`.
-const PKI: &str = "
+pub(super) const PKI: &str = "
 mkdir -p pki && cd pki
 authority() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout $1.key -out $1.pem -subj /CN=$1

@@ -4,5 +4,5 @@
 mod damage;
 mod many;
 mod reach;
-mod safety;
+pub(crate) mod safety;
 mod stage;

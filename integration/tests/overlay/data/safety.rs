@@ -9,7 +9,7 @@ use berth_integration::{Host, Probe, RawSocket, frame, underlay_test};
 use super::stage::{Laid, Member, Net, PORT, mtu_over, nodes};
 
 /// By what a test knows its own datagrams.
-const MARKER: &[u8] = b"marked by the test";
+pub(crate) const MARKER: &[u8] = b"marked by the test";
 
 /// The datagram itself, and not a complaint about it that quotes it.
 fn marked(frame: &[u8]) -> bool {
@@ -35,7 +35,7 @@ fn datagram(from: &Member<'_>, to: &Member<'_>) -> Vec<u8> {
 }
 
 /// Sends a frame in a tunnel's packet, as anybody on the underlay can.
-fn inject(host: &Host, vtep: IpAddr, vni: u32, frame: &[u8]) {
+pub(crate) fn inject(host: &Host, vtep: IpAddr, vni: u32, frame: &[u8]) {
     let header = [&[8, 0, 0, 0][..], &(vni << 8).to_be_bytes(), frame].concat();
     host.inside(|| {
         let any: IpAddr = if vtep.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
@@ -46,7 +46,7 @@ fn inject(host: &Host, vtep: IpAddr, vni: u32, frame: &[u8]) {
     });
 }
 
-fn delivered(at: &RawSocket) -> usize {
+pub(crate) fn delivered(at: &RawSocket) -> usize {
     at.count(Duration::from_millis(200), marked)
 }
 

@@ -1,4 +1,4 @@
-//! `doctor`: prints what the core found.
+//! `doctor`: prints what the core found, and the overlay's agent.
 
 use berth_core::doctor::{Diagnosis, Finding, Severity, examine};
 use berth_store::Dirs;
@@ -12,7 +12,7 @@ const FULLY_TOLD: usize = 10;
 
 /// `doctor`
 pub(super) fn doctor(dirs: &Dirs, out: &mut Out<'_>) -> Result<Exit, Failure> {
-    show(&examine(dirs), out)
+    show(&examine(dirs).with(super::overlay::findings(dirs)), out)
 }
 
 fn show(diagnosis: &Diagnosis, out: &mut Out<'_>) -> Result<Exit, Failure> {

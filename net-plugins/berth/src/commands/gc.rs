@@ -28,6 +28,9 @@ pub(super) fn gc(
     let of_all = network.is_none();
     let request = GcRequest { network, idle_networks: true, dry_run, ..GcRequest::default() };
     let report = berth.gc(&request).doing("collect what nobody owns")?;
+    if !dry_run {
+        berth_overlay::attach::collected(berth, &report.attachments);
+    }
     let volumes = if of_all && !dry_run { super::volume::tidy(berth.dirs())? } else { Vec::new() };
     show(&report, &volumes, dry_run, out)
 }

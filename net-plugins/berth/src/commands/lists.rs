@@ -1,9 +1,12 @@
 //! `network ls`, `network inspect`, `ps`, `ports`: what the records say.
 
+use std::collections::BTreeSet;
+
 use berth_core::Berth;
 use berth_types::NetworkName;
 use serde::Serialize;
 
+use super::elsewhere::{self, Elsewhere};
 use crate::exit::Exit;
 use crate::failure::{Doing as _, Failure};
 use crate::output::{Colour, Out};
@@ -15,9 +18,28 @@ pub(super) fn networks(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Fai
     let records = berth.networks().doing(DOING)?;
     let held = berth.held().doing(DOING)?;
     let names = berth.names().doing(DOING)?;
-    let view = |record| NetworkView::new(record, &held).named(&names);
-    let views: Vec<NetworkView> = records.into_iter().map(view).collect();
-    list(out, NetworkView::HEAD, &views, NetworkView::row, "no networks: the first attach to one makes it")
+    let here = records.iter().map(|record| record.name.clone()).collect();
+    let others = elsewhere::all(berth, &here, DOING)?.into_iter().map(Listed::Elsewhere);
+    let view = |record| Listed::Here(Box::new(NetworkView::new(record, &held).named(&names)));
+    let views: Vec<Listed> = records.into_iter().map(view).chain(others).collect();
+    list(out, NetworkView::HEAD, &views, Listed::row, "no networks: the first attach to one makes it")
+}
+
+/// A network of this host, or one of its cluster.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed {
+    Here(Box<NetworkView>),
+    Elsewhere(Elsewhere),
+}
+
+impl Listed {
+    fn row(&self) -> Vec<String> {
+        match self {
+            Self::Here(network) => network.row(),
+            Self::Elsewhere(network) => network.row(),
+        }
+    }
 }
 
 /// `network inspect`
@@ -25,7 +47,11 @@ pub(super) fn inspect(berth: &mut Berth, name: &NetworkName, out: &mut Out<'_>) 
     let doing = format!("inspect network {name}");
     let names = berth.names().doing(&doing)?;
     let name = &names.find_network(name);
-    let record = berth.network(name).doing(&doing)?.ok_or_else(|| unknown(&doing))?;
+    let Some(record) = berth.network(name).doing(&doing)? else {
+        let others = elsewhere::all(berth, &BTreeSet::new(), &doing)?;
+        let found = others.into_iter().find(|network| network.name() == name);
+        return show_elsewhere(&found.ok_or_else(|| unknown(&doing))?, out);
+    };
     let mut held = berth.held().doing(&doing)?;
     held.retain(|(row, _)| row.key.network == *name);
     let network = NetworkView::new(record, &held).named(&names);
@@ -44,10 +70,7 @@ fn show(network: &NetworkView, attached: &[AttachmentView], out: &mut Out<'_>) -
         out.json(&Whole { network, attached })?;
         return Ok(Exit::Fine);
     }
-    for (label, value) in network.facts() {
-        let label = out.coloured(Colour::Quiet, &format!("{label:<9}"));
-        out.line(format!("{label} {}", value.replace('\n', ", ")))?;
-    }
+    facts(network.facts(), out)?;
     out.line("")?;
     out.table(
         AttachmentView::HEAD,
@@ -55,6 +78,28 @@ fn show(network: &NetworkView, attached: &[AttachmentView], out: &mut Out<'_>) -
         "nobody is attached",
     )?;
     Ok(Exit::Fine)
+}
+
+fn show_elsewhere(network: &Elsewhere, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        network: &'a Elsewhere,
+        attached: [(); 0],
+    }
+    if out.is_json() {
+        out.json(&Whole { network, attached: [] })?;
+    } else {
+        facts(network.facts(), out)?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn facts(facts: Vec<(&'static str, String)>, out: &mut Out<'_>) -> Result<(), Failure> {
+    for (label, value) in facts {
+        let label = out.coloured(Colour::Quiet, &format!("{label:<9}"));
+        out.line(format!("{label} {}", value.replace('\n', ", ")))?;
+    }
+    Ok(())
 }
 
 /// `ps`

@@ -3,6 +3,7 @@
 mod check;
 mod dns;
 mod doctor;
+mod elsewhere;
 mod gc;
 mod install;
 mod lists;

@@ -1,6 +1,7 @@
 //! `network create`, the part of `network rm` that is the cluster's, and `overlay status`.
 
 use berth_core::Berth;
+use berth_core::doctor::{Finding, Severity};
 use berth_overlay::call;
 use berth_overlay::membership::Membership;
 use berth_overlay::shared::Outcome;
@@ -55,7 +56,8 @@ pub(super) fn status(berth: &mut Berth, out: &mut Out<'_>) -> Result<Exit, Failu
     } else {
         show(&status, &shared, out)?;
     }
-    let is_well = status.connected && status.networks.iter().all(|network| network.trouble.is_none());
+    let is_well = |network: &NetworkStatus| network.trouble.is_none() && network.narrow.is_empty();
+    let is_well = status.connected && status.networks.iter().all(is_well);
     Ok(if is_well || status.node.is_none() { Exit::Fine } else { Exit::Differs })
 }
 
@@ -111,6 +113,37 @@ fn show(status: &Status, shared: &[Outcome], out: &mut Out<'_>) -> Result<(), Fa
     )
 }
 
+/// What the agent has found wrong, for `doctor`; nothing where none runs.
+pub(super) fn findings(dirs: &Dirs) -> Vec<Finding> {
+    let status = call::status(&dirs.run).unwrap_or_default();
+    let mut findings = Vec::new();
+    for network in &status.networks {
+        let finding = |code, what: &String, cause: &str, fix: &str| Finding {
+            severity: Severity::Person,
+            code,
+            object: format!("network {}", network.name),
+            what: what.clone(),
+            cause: cause.to_owned(),
+            fix: fix.to_owned(),
+        };
+        findings.extend(network.narrow.iter().map(|what| {
+            let cause = "a link or a route was given a smaller MTU after the network was created";
+            let fix =
+                "give the link or the route its MTU back, or create the network anew with a smaller one";
+            finding("overlay-mtu", what, cause, fix)
+        }));
+        findings.extend(network.conflicts.iter().map(|what| {
+            let cause = "records of the cluster were changed by hand, or restored from a copy";
+            finding("overlay-conflict", what, cause, "attach one of the two anew")
+        }));
+        findings.extend(network.trouble.iter().map(|what| {
+            let cause = "another program holds what the network needs, or the cluster has it no more";
+            finding("overlay-trouble", what, cause, "see what holds it; it is tried again once a minute")
+        }));
+    }
+    findings
+}
+
 const NODES: &[&str] = &["NODE", "STATUS", "VTEP", "LINK MTU", "ATTACHMENTS"];
 const NETWORKS: &[&str] =
     &["NETWORK", "VNI", "MTU", "SUBNETS", "BLOCKS HERE", "HERE", "ELSEWHERE", "PEERS", "TROUBLE"];
@@ -126,7 +159,7 @@ fn node_row(node: &NodeStatusView) -> Vec<String> {
 }
 
 fn network_row(network: &NetworkStatus) -> Vec<String> {
-    let trouble = network.trouble.iter().chain(&network.conflicts);
+    let trouble = network.trouble.iter().chain(&network.conflicts).chain(&network.narrow);
     vec![
         network.name.to_string(),
         network.vni.to_string(),

@@ -97,7 +97,10 @@ impl Plugin for Overlay {
         let valid =
             valid.map(|all| all.iter().map(|one| (one.container.clone(), one.ifname.clone())).collect());
         let gc = GcRequest { network: Some(network), valid, ..GcRequest::default() };
-        open(&conf.raw)?.gc(&gc).map(drop).map_err(|err| of_cleanup(&err))
+        let mut berth = open(&conf.raw)?;
+        let report = berth.gc(&gc).map_err(|err| of_cleanup(&err))?;
+        attach::collected(&mut berth, &report.attachments);
+        Ok(())
     }
 
     fn status(&self, request: &Request<Network>) -> Result<(), CniError> {

@@ -17,9 +17,10 @@ mod sandboxes;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use berth_netlink::LinkEvents;
+use berth_netlink::{Concern, LinkEvents};
 use berth_nft::{Author, CommitError, LayError, RulesetEvents};
 use berth_store::Dirs;
+use berth_types::AttachmentKey;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -30,11 +31,12 @@ use crate::berth::Berth;
 use crate::collect::{GcReport, GcRequest};
 use crate::error::{Chain, CoreError};
 use crate::kernel::KernelError;
+use crate::overlay::LINK_NAMES;
 use pace::{Pace, Turn};
 use sandboxes::Sandboxes;
 
-/// How the alias of every link that berth made begins.
-const TAG: &str = "berth ";
+/// Whose news matter: the alias of every link that berth made begins so.
+const OURS: Concern<'_> = Concern { alias: "berth ", names: LINK_NAMES };
 
 /// What berth's own processes are called: what they change is no damage.
 const OWN: [&str; 8] = ["berth", "berthd", "rbridge", "roverlay", "rhost", "rnone", "ripam", "rportmap"];
@@ -63,6 +65,9 @@ pub trait Audience {
 
     /// Another program's chains about forwarded packets were changed.
     fn foreign_rules_changed(&mut self);
+
+    /// These were taken off their networks, because their sandboxes are gone.
+    fn collected(&mut self, attachments: &[AttachmentKey]);
 }
 
 /// Keeps what berth made in the calling thread's network namespace, until something can be read from `stop` or its other end
@@ -76,6 +81,7 @@ pub fn keep(dirs: &Dirs, stop: BorrowedFd<'_>, audience: &mut impl Audience) -> 
     keeper.look();
     keeper.tell();
     audience.ready();
+    keeper.tell_collected(audience);
     let outcome = loop {
         match keeper.hear() {
             Ok(true) => {
@@ -83,6 +89,7 @@ pub fn keep(dirs: &Dirs, stop: BorrowedFd<'_>, audience: &mut impl Audience) -> 
                     audience.foreign_rules_changed();
                 }
                 keeper.look();
+                keeper.tell_collected(audience);
             }
             Ok(false) => break Ok(()),
             Err(err) => break Err(err),
@@ -105,6 +112,8 @@ struct Keeper<'a> {
     author: Option<Author>,
     /// Other programs' chains were changed, and nobody was told yet.
     foreign: bool,
+    /// Attachments that were collected, and nobody was told yet.
+    collected: Vec<AttachmentKey>,
     /// The next look if there are no news.
     round: Duration,
     /// No look before, whatever the news are.
@@ -125,6 +134,7 @@ impl<'a> Keeper<'a> {
             view: KeeperView::default(),
             author: None,
             foreign: false,
+            collected: Vec::new(),
             round: Duration::ZERO,
             not_before: Duration::ZERO,
             retry: FIRST_RETRY,
@@ -176,7 +186,7 @@ impl<'a> Keeper<'a> {
 
     /// Reads all news: whether there is something to look at.
     fn read(&mut self) -> Result<bool, CoreError> {
-        let links = self.links.read(TAG)?;
+        let links = self.links.read(OURS)?;
         let ruleset = self.ruleset.read()?;
         let sandboxes = self.sandboxes.changed();
         if links.lost || ruleset.lost {
@@ -261,6 +271,7 @@ impl<'a> Keeper<'a> {
         for key in &report.attachments {
             tracing::info!(attachment = %key, "its sandbox is gone: taken off its network");
         }
+        self.collected.extend(report.attachments.iter().cloned());
         if !is_broken(report) {
             return;
         }
@@ -289,6 +300,13 @@ impl<'a> Keeper<'a> {
             pause_s: pause.as_secs(),
         });
         self.tell();
+    }
+
+    fn tell_collected(&mut self, audience: &mut impl Audience) {
+        let collected = std::mem::take(&mut self.collected);
+        if !collected.is_empty() {
+            audience.collected(&collected);
+        }
     }
 
     fn tell(&self) {

@@ -93,15 +93,23 @@ impl Peers {
     }
 }
 
+/// How the names of an overlay's links begin: its device's and its bridge's, unless somebody named that.
+pub const LINK_NAMES: &[&str] = &[DEVICE, BRIDGE];
+
+const DEVICE: &str = "bvx";
+const BRIDGE: &str = "bbr";
+
 /// The name of the device of a network with this VNI.
 pub fn device_of(vni: Vni) -> IfName {
-    IfName::new(format!("bvx{vni}")).expect("three letters and at most eight digits are an interface name")
+    IfName::new(format!("{DEVICE}{vni}"))
+        .expect("three letters and at most eight digits are an interface name")
 }
 
 /// The name of the bridge of a network with this VNI, where nobody named it: one that network managers are told to leave alone
 /// (`packaging/network`).
 pub fn bridge_of(vni: Vni) -> IfName {
-    IfName::new(format!("bbr{vni}")).expect("three letters and at most eight digits are an interface name")
+    IfName::new(format!("{BRIDGE}{vni}"))
+        .expect("three letters and at most eight digits are an interface name")
 }
 
 /// The `ifalias` of a network's VXLAN device.

@@ -4,10 +4,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result};
-use berth_core::Berth;
 use berth_core::keeper::{Audience, keep};
+use berth_core::{Berth, Chain};
 use berth_docker::Forward;
 use berth_store::Dirs;
+use berth_types::AttachmentKey;
 use tokio::sync::oneshot;
 
 use crate::context::Context;
@@ -50,6 +51,13 @@ impl Audience for Listener {
     fn foreign_rules_changed(&mut self) {
         if has_networks(&self.context.dirs) {
             self.forward.look();
+        }
+    }
+
+    fn collected(&mut self, attachments: &[AttachmentKey]) {
+        match Berth::open(&self.context.dirs) {
+            Ok(mut berth) => berth_overlay::attach::collected(&mut berth, attachments),
+            Err(err) => tracing::warn!(error = %Chain(&err), "other nodes hear later of what was collected"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use berth_core::names::Elsewhere;
 use berth_core::overlay::key_of_host;
 use berth_core::{Berth, Chain, CoreError};
-use berth_netlink::Netlink;
+use berth_netlink::{Netlink, NetlinkError};
 use berth_store::{BootTime, Dirs, LeaseScope};
 use berth_types::{AttachmentKey, NetworkName, NodeName};
 
@@ -17,6 +17,7 @@ use crate::joined::Joined;
 use crate::membership::Membership;
 use crate::memory;
 use crate::model::OverlayAttachment;
+use crate::mtu::{self, Way};
 use crate::reconcile::{ReconcileError, Report, change, reconcile};
 use crate::view::Deltas;
 
@@ -199,6 +200,11 @@ impl Hands {
     pub(super) fn round(&mut self) -> Vec<(NetworkName, Result<Report, ReconcileError>)> {
         let names: Vec<NetworkName> = self.networks.keys().cloned().collect();
         names.into_iter().map(|name| (name.clone(), self.full(&name))).collect()
+    }
+
+    /// The ways to other nodes' tunnel ends.
+    pub(super) fn ways(&self, ends: &BTreeMap<NodeName, IpAddr>) -> Result<Vec<Way>, NetlinkError> {
+        mtu::ways(&self.netlink, ends.iter().map(|(node, end)| (node, *end)))
     }
 
     fn full(&mut self, name: &NetworkName) -> Result<Report, ReconcileError> {

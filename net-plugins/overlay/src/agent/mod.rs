@@ -29,6 +29,7 @@ mod state;
 mod status;
 mod tend;
 mod watcher;
+mod width;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use berth_plugin_http::{Socket, serve_router};
 use berth_store::Dirs;
 use tokio::sync::{mpsc, oneshot};
 
+pub use berth_ipam::blocks::LOST_AFTER;
 pub use publish::{Acknowledged, Write, due};
 pub use session::LEASE;
 pub use silence::{GRACE, Silence};
@@ -66,13 +68,15 @@ pub enum AgentError {
     Thread(String),
 }
 
-/// Runs until `stop`. `ready` is called when it answers.
+/// Runs until `stop`. `ready` is called when it answers. `lost_after` is how long another node may be silent until it is taken to
+/// be lost for ever ([`LOST_AFTER`]).
 ///
 /// # Errors
 ///
 /// The records, the kernel or the socket cannot be used at all. What fails later is said and tried again.
 pub async fn run(
     dirs: &Dirs,
+    lost_after: Duration,
     socket: Socket,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()> + Send + 'static,
@@ -85,7 +89,7 @@ pub async fn run(
     };
     // The socket first: what is written before is read at the start, what is written later is told.
     let served = tokio::spawn(serve_router(socket, socket::router(commands), closing));
-    let mut agent = Agent::start(dirs, queue).await?;
+    let mut agent = Agent::start(dirs, lost_after, queue).await?;
     ready();
     let outcome = agent.run(stop).await;
     let hands = agent.hands.take();

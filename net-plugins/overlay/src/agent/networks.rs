@@ -63,6 +63,11 @@ impl Agent {
             return Ok(());
         }
         match (self.view.network(&name).and_then(|network| network.record().cloned()), create) {
+            // Whoever created it may know how; in clear it is never joined.
+            (Some(record), _) if record.encrypted => {
+                let refusal = self.cannot_encrypt(&name).await?;
+                answer(reply, Err(refusal));
+            }
             (Some(record), _) => self.get_room(&record, Need::Room, reply),
             (None, Some(new)) => self.begin_creating(new, After::Join(reply)).await?,
             (None, None) => self.awaited.push((name, Instant::now() + BEHIND, reply)),
@@ -181,16 +186,7 @@ impl Agent {
     /// The record that a network would be created with.
     async fn proposal(&mut self, new: &NewNetwork) -> Result<Result<OverlayNetwork, Refusal>, AgentError> {
         if new.encrypted {
-            let name = new.name.clone();
-            let probed = self.with(move |_| encryption::probe(&name)).await?;
-            let text = match probed {
-                Err(err) => Chain(&err).to_string(),
-                Ok(()) => format!(
-                    "network `{}` cannot be encrypted: this version of berth does not lay encryption yet",
-                    new.name
-                ),
-            };
-            return Ok(Err(Refusal::new(RefusalCode::Unsupported, text)));
+            return Ok(Err(self.cannot_encrypt(&new.name).await?));
         }
         let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
         let Some(link) = &self.link else { return Ok(Err(Refusal::not_joined())) };
@@ -215,6 +211,20 @@ impl Agent {
             Claimed::Created(Box::new(record), created, after)
         });
         Ok(())
+    }
+
+    /// Why this node has no part in an encrypted network.
+    async fn cannot_encrypt(&mut self, name: &NetworkName) -> Result<Refusal, AgentError> {
+        let probed = name.clone();
+        let text = match self.with(move |_| encryption::probe(&probed)).await? {
+            Err(err) => Chain(&err).to_string(),
+            Ok(()) => {
+                format!(
+                    "network `{name}` cannot be encrypted: this version of berth does not lay encryption yet"
+                )
+            }
+        };
+        Ok(Refusal::new(RefusalCode::Unsupported, text))
     }
 
     /// A task has come back.

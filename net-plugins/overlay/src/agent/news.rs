@@ -219,6 +219,7 @@ impl Agent {
         self.reported(reports, false);
         if !deltas.nodes.is_empty() {
             self.names_anew(now).await?;
+            self.look_at_ways().await?;
         }
         self.records_changed(&deltas).await?;
         self.questions(&deltas);
@@ -298,6 +299,7 @@ impl Agent {
         let reports = self.with(Hands::round).await?;
         let failed = reports.iter().any(|(_, report)| report.is_err());
         self.reported(reports, true);
+        self.look_at_ways().await?;
         self.read_wanted().await?;
         self.refused.clear();
         self.publish(None);

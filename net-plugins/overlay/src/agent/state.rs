@@ -29,6 +29,7 @@ use crate::cluster::{Cluster, ClusterError, EntryKey};
 use crate::joined::Joined;
 use crate::membership::Membership;
 use crate::model::{Node, OverlayAttachment};
+use crate::mtu::MtuFault;
 use crate::reconcile::Rounds;
 use crate::underlay::Underlay;
 use crate::view::View;
@@ -40,6 +41,8 @@ pub(super) const TEND: Duration = Duration::from_secs(10);
 /// The agent.
 pub(super) struct Agent {
     pub(super) dirs: Dirs,
+    /// How long another node may be silent until what it has is given back.
+    pub(super) lost_after: Duration,
     pub(super) commands: mpsc::Receiver<Command>,
     /// Away while a job has them.
     pub(super) hands: Option<Hands>,
@@ -55,6 +58,8 @@ pub(super) struct Agent {
     pub(super) joined: BTreeMap<NetworkName, Joined>,
     /// What is wrong with a network here.
     pub(super) troubles: BTreeMap<NetworkName, String>,
+    /// What a network's packets do not fit through, as of the last round.
+    pub(super) narrow: BTreeMap<NetworkName, Vec<MtuFault>>,
     /// Who is on record as being elsewhere.
     pub(super) elsewhere: BTreeMap<AttachmentKey, Elsewhere>,
     /// What this node is to publish.
@@ -123,7 +128,11 @@ enum Event {
 }
 
 impl Agent {
-    pub(super) async fn start(dirs: &Dirs, commands: mpsc::Receiver<Command>) -> Result<Self, AgentError> {
+    pub(super) async fn start(
+        dirs: &Dirs,
+        lost_after: Duration,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<Self, AgentError> {
         let watcher = Watcher::start()?;
         let opened = dirs.clone();
         let open = tokio::task::spawn_blocking(move || {
@@ -135,6 +144,7 @@ impl Agent {
         let now = Instant::now();
         let mut agent = Self {
             dirs: dirs.clone(),
+            lost_after,
             commands,
             hands: Some(hands),
             boot,
@@ -147,6 +157,7 @@ impl Agent {
             silence: Silence::default(),
             joined: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             wanted: BTreeMap::new(),
             acknowledged: Acknowledged::default(),

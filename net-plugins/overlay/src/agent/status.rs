@@ -54,6 +54,7 @@ impl Agent {
                     format!("{address} is on {} and on {}", holders.believed().node, others.join(", "))
                 })
                 .collect(),
+            narrow: self.narrow.get(name).into_iter().flatten().map(ToString::to_string).collect(),
             trouble: self.troubles.get(name).cloned(),
         }
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_core::Chain;
-use berth_ipam::blocks::LOST_AFTER;
 use berth_store::{BootTime, Dirs, Store};
 use berth_types::{BootId, NetworkName, NodeName};
 
@@ -111,7 +110,7 @@ impl Agent {
     fn forget_lost_nodes(&mut self, now: Instant) {
         let Some(link) = &self.link else { return };
         let silent: BTreeMap<NodeName, Duration> = self.silence.all(now).collect();
-        for (name, epoch) in lost_nodes(&self.view, &link.membership.name, &silent, LOST_AFTER) {
+        for (name, epoch) in lost_nodes(&self.view, &link.membership.name, &silent, self.lost_after) {
             let cluster = Arc::clone(&link.cluster);
             self.claims.spawn(async move {
                 match cluster.remove_node(&name, Removal::Lost { epoch }).await {

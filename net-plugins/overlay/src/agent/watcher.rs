@@ -6,14 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use berth_netlink::{LinkEvents, LinkNews};
+use berth_core::overlay::LINK_NAMES;
+use berth_netlink::{Concern, LinkEvents, LinkNews};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
 use super::AgentError;
 
-/// How the alias of every link that berth made begins.
-const TAG: &str = "berth ";
+/// Whose news matter: the alias of every link that berth made begins so.
+const OURS: Concern<'_> = Concern { alias: "berth ", names: LINK_NAMES };
 
 /// The thread, and what it has heard.
 pub(super) struct Watcher {
@@ -73,7 +74,7 @@ fn watch(mut events: LinkEvents, stopped: &UnixStream, heard: &Heard) {
         if fds.last().is_some_and(|stop| !stop.revents().is_empty()) {
             return;
         }
-        let news = match events.read(TAG) {
+        let news = match events.read(OURS) {
             Ok(news) => news,
             // The next round looks all the same.
             Err(err) => return tracing::error!(%err, "news of links are not heard any more"),

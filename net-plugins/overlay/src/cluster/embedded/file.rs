@@ -265,6 +265,11 @@ fn checked_network(slots: u8, v6: bool, raw: RawNetwork) -> Result<OverlayNetwor
     let name = raw.name;
     let mut lengths: (Option<u8>, Option<u8>) = (None, None);
     let mut subnets = Vec::new();
+    if raw.encrypted {
+        return Err(format!(
+            "network `{name}` cannot be encrypted: peers of a file have no keys of each other"
+        ));
+    }
     if raw.subnets.is_empty() {
         return Err(format!("network `{name}` has no subnet"));
     }
@@ -302,7 +307,7 @@ fn checked_network(slots: u8, v6: bool, raw: RawNetwork) -> Result<OverlayNetwor
         between_containers: raw.between_containers,
         isolated: raw.isolated,
         internal: raw.internal,
-        encrypted: raw.encrypted,
+        encrypted: false,
         flood: raw.flood,
         block4: lengths.0.unwrap_or(32),
         block6: lengths.1.unwrap_or(128),
@@ -400,6 +405,11 @@ mod tests {
                 "line 8: subnet 192.0.2.0/24 of `blue` has the VTEP of peer `n1`, 192.0.2.1, in it",
             ),
             ("\"vni\": 4096", "\"colour\": 1", "line 8: unknown field `colour`"),
+            (
+                "\"vni\": 4096",
+                "\"vni\": 4096, \"encrypted\": true",
+                "line 8: network `blue` cannot be encrypted: peers of a file have no keys of each other",
+            ),
         ] {
             let text = GOOD.replacen(from, to, 1);
             assert_ne!(text, GOOD, "{from}");
