@@ -13,5 +13,6 @@ mod agent;
 mod cni;
 mod control;
 mod data;
+mod docker;
 mod fault;
 mod stage;
