@@ -51,4 +51,4 @@ pub use server::{Heard, Server};
 pub use snapshot::{Machine, NetView, Snapshot};
 pub use sweep::{Fault, Injection, sweep};
 pub use tools::{berth_binary, berthd_binary, eventually};
-pub use underlay::{Underlay, underlay_test};
+pub use underlay::{Underlay, underlay_test, underlay_test_on};

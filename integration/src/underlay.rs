@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::host_test::framed_all;
-use crate::{Host, Seat};
+use crate::{Debian, Host, Seat};
 
 /// A router that hosts are plugged into, each with a subnet of its own: host N has 198.18.N.2/24 and fd00:c612:0:N::2/64, and
 /// the router 198.18.N.1 and fd00:c612:0:N::1 on `port N`. It can be run things in, as any host.
@@ -65,6 +65,16 @@ impl Underlay {
 /// Runs `test` with `count` hosts on an underlay that carries packets of `mtu` bytes; the last is for who has nothing to do with
 /// the others. Requires what [`crate::host_test`] does, of each host.
 pub fn underlay_test(count: usize, mtu: u32, test: impl FnOnce(&Underlay, &[(Host, Seat)])) {
+    underlay_test_on(Debian::V12, count, mtu, test);
+}
+
+/// As [`underlay_test`], with hosts that have the programs of `debian`.
+pub fn underlay_test_on(
+    debian: Debian,
+    count: usize,
+    mtu: u32,
+    test: impl FnOnce(&Underlay, &[(Host, Seat)]),
+) {
     fn hosts_of((_, hosts): &(Underlay, Vec<(Host, Seat)>)) -> Vec<&Host> {
         hosts.iter().map(|(host, _)| host).collect()
     }
@@ -72,7 +82,7 @@ pub fn underlay_test(count: usize, mtu: u32, test: impl FnOnce(&Underlay, &[(Hos
         let underlay = Underlay::new(mtu);
         let hosts: Vec<(Host, Seat)> = (0..count)
             .map(|_| {
-                let host = Host::new();
+                let host = Host::on(debian);
                 let seat = underlay.join(&host);
                 (host, seat)
             })

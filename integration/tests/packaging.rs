@@ -57,7 +57,7 @@ fn systemd_accepts_the_units() {
 #[test]
 fn every_socket_of_the_daemon_is_systemds_and_before_docker() {
     let socket = text("berth-network.socket");
-    for name in ["rbridge", "ripam", "rnone", "rhost"] {
+    for name in ["rbridge", "roverlay", "ripam", "rnone", "rhost"] {
         assert!(socket.contains(&format!("\nListenStream=/run/docker/plugins/{name}.sock\n")), "{name}");
     }
     assert!(socket.contains("\nSocketMode=0600\n"));

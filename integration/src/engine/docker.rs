@@ -15,8 +15,7 @@ use super::{Cgroup, engine_test_on, image};
 use crate::{Cmd, Debian, Host, Place, Probe, Proc, Ran, eventually};
 
 /// What a machine needs for the tests of both releases.
-pub(super) const PROGRAMS: [&str; 6] =
-    ["dockerd", "docker", "docker-compose", "debootstrap", "iptables", "busybox"];
+pub const PROGRAMS: [&str; 6] = ["dockerd", "docker", "docker-compose", "debootstrap", "iptables", "busybox"];
 
 /// Where dockerd is asked, the client's default.
 const SOCKET: &str = "/run/docker.sock";

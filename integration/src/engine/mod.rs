@@ -6,12 +6,14 @@
 //! Engines start plugins in environments of their own making (conmon drops what it does not know), so berth keeps its
 //! records here where it does by default, in the host's own `/var/lib/berth` and `/run/berth`.
 
+mod across;
 mod berthd;
 mod cgroup;
 mod containerd;
 mod docker;
 mod image;
 mod podman;
+mod reboot;
 mod stage;
 mod suite;
 
@@ -20,12 +22,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+pub use across::across_test;
 pub use berthd::Berthd;
 pub use cgroup::Cgroup;
 pub use containerd::Containerd;
-pub use docker::{Dockerd, docker_test, docker_test_with};
+pub use docker::{Dockerd, PROGRAMS as DOCKER, docker_test, docker_test_with};
 pub use image::{APPLETS, IMAGE, archive, layer};
 pub use podman::Podman;
+pub use reboot::{reboot, reboots_are_over};
 pub use stage::{Stage, stage_test};
 pub use suite::Suite;
 
@@ -67,18 +71,25 @@ pub fn engine_test(programs: &[&str], test: impl FnOnce(&Host)) {
 
 /// Like [`engine_test`], on a host with the programs of `debian`; `programs` are asked for on the machine.
 pub fn engine_test_on(debian: Debian, programs: &[&str], test: impl FnOnce(&Host)) {
-    let missing: Vec<_> = programs.iter().filter(|program| !installed(program)).collect();
-    if missing.is_empty() {
+    if are_installed(programs) {
         host_test_on(debian, |host| {
             let own = OwnDirs::new(host);
             test(host);
             tidy(host);
             own.remove();
         });
-        return;
+    }
+}
+
+/// Whether the machine has `programs`. A missing one is said aloud, and is a failure where `CI` is set.
+fn are_installed(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|program| !installed(program)).collect();
+    if missing.is_empty() {
+        return true;
     }
     assert!(std::env::var_os("CI").is_none(), "programs are missing that this test needs: {missing:?}");
     skipped(&format!("programs are missing: {missing:?}"));
+    false
 }
 
 #[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]

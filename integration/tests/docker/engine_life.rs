@@ -1,12 +1,11 @@
 //! Daemons that are killed, stopped and started in any order, reboots, and what Docker forgot: afterwards Docker, the records
 //! and the kernel agree, and no connection was broken that need not be.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use berth_integration::engine::{Stage, berth, no_answer, stage_test};
+use berth_integration::engine::{Stage, berth, no_answer, reboot, reboots_are_over, stage_test};
 use berth_integration::{Debian, Place, eventually};
 
 use crate::common::{agree, on_both_dockers};
@@ -134,7 +133,7 @@ fn containers_come_back_after_a_crash_and_after_a_reboot(debian: Debian) {
         for docker_first in [false, true] {
             stage.docker.power_off();
             berthd(stage).crash();
-            reboot(stage);
+            reboot(stage.host);
             if docker_first {
                 stage.docker.start_unready();
                 berthd(stage).start();
@@ -154,7 +153,7 @@ fn containers_come_back_after_a_crash_and_after_a_reboot(debian: Debian) {
         );
         agree(stage);
         assert_eq!(berth(host, ["network", "ls", "--json"]).run().trim(), "[]");
-        host.run("umount -n /proc/sys/kernel/random/boot_id");
+        reboots_are_over(host);
     });
 }
 
@@ -171,27 +170,6 @@ fn come_back(stage: &Stage<'_>) {
     stage.docker.answers(stage.host, "127.0.0.1:3306", "mysql");
     assert_eq!(stage.docker.address("web", "n1").octets(), [10, 5, 0, 9]);
     agree(stage);
-}
-
-/// The kernel's part of a reboot: it has forgotten everything, and the boot has another number. Records of the boot before are
-/// gone with `/run`.
-fn reboot(stage: &Stage<'_>) {
-    let host = stage.host;
-    let number = host.dir().join("boot-id");
-    let first = !number.exists();
-    let boot = if first { "beef" } else { "cafe" };
-    fs::write(&number, format!("00000000-0000-4000-8000-00000000{boot}\n")).unwrap();
-    if first {
-        host.run(&format!("mount -n --bind {} /proc/sys/kernel/random/boot_id", number.display()));
-    }
-    host.run("nft flush ruleset");
-    let bridges = host.json("ip -j link show type bridge");
-    for bridge in bridges.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str()) {
-        host.run(&format!("ip link delete {bridge}"));
-    }
-    host.set_sysctl("net.ipv4.ip_forward", "0");
-    host.line("conntrack -F").output();
-    host.run("rm -rf /run/berth /run/docker");
 }
 
 fn what_was_removed_while_berthd_was_down_is_gone(debian: Debian) {

@@ -13,6 +13,7 @@ mod agent;
 mod cni;
 mod control;
 mod data;
+mod docker;
 mod engines;
 mod fault;
 mod fault_long;

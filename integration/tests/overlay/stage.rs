@@ -81,7 +81,7 @@ fn joined(lan: &Lan) -> (Host, Seat) {
 }
 
 impl<'s> Node<'s> {
-    fn new(host: &'s Host, seat: &Seat, number: usize) -> Self {
+    pub(crate) fn new(host: &'s Host, seat: &Seat, number: usize) -> Self {
         let daemon = Berthd::beside_cni(host, &["--roles", "overlay,dns", "--lost-node-after", "40"]);
         Self { host, name: format!("n{number}"), seat: seat.clone(), daemon }
     }

@@ -7,7 +7,7 @@ use crate::caller::{
 };
 
 /// Methods with arguments, by socket.
-const METHODS: [(&str, &[&str]); 3] = [
+const METHODS: [(&str, &[&str]); 4] = [
     (
         "rbridge",
         &[
@@ -21,6 +21,20 @@ const METHODS: [(&str, &[&str]); 3] = [
             "NetworkDriver.DeleteEndpoint",
             "IpamDriver.RequestPool",
             "IpamDriver.ReleasePool",
+            "IpamDriver.RequestAddress",
+            "IpamDriver.ReleaseAddress",
+        ],
+    ),
+    (
+        "roverlay",
+        &[
+            "NetworkDriver.CreateNetwork",
+            "NetworkDriver.DeleteNetwork",
+            "NetworkDriver.CreateEndpoint",
+            "NetworkDriver.Join",
+            "NetworkDriver.Leave",
+            "NetworkDriver.DeleteEndpoint",
+            "IpamDriver.RequestPool",
             "IpamDriver.RequestAddress",
             "IpamDriver.ReleaseAddress",
         ],

@@ -18,4 +18,5 @@ mod faults;
 mod firewall;
 mod life;
 mod networks;
+mod overlay;
 mod ports;

@@ -11,7 +11,7 @@ use berth_overlay::joined::Joined;
 use berth_overlay::model::OverlayNetwork;
 use berth_overlay::wire::AskNetwork;
 use berth_plugin_http::{Empty, Plugin, Refusal};
-use berth_types::{AttachmentKey, Family, MacAddr};
+use berth_types::{AttachmentKey, Family, MacAddr, NetworkName};
 use ipnetwork::IpNetwork;
 
 use super::known::{self, Known};
@@ -76,6 +76,7 @@ impl Driver {
         let options = OverlayOptions::parse(&args.options)?;
         let asked = Subnets::parse(&args, &options)?;
         known::refuse_second(berth, &args.network, &options.network)?;
+        asked.are_of(berth, &options.network)?;
         self.forward.ensure();
         let create = options.new_network().map(|new| berth_overlay::wire::NewNetwork {
             subnets: asked.0.iter().map(|(subnet, _)| *subnet).collect(),
@@ -84,7 +85,7 @@ impl Driver {
         });
         let joined =
             attach::joined(berth, &AskNetwork { create, ..AskNetwork::named(options.network.clone()) })?;
-        asked.agree(berth, &joined.record)?;
+        asked.agree(&joined.record)?;
         agree(&options, &joined.record)?;
         known::add(berth, &args.network, &options.network, &options.choices)?;
         Ok(Empty {})
@@ -259,30 +260,36 @@ impl Subnets {
         Ok(Self(found))
     }
 
+    /// Refuses subnets of another network of the cluster: two networks are named then.
+    fn are_of(&self, berth: &mut Berth, name: &NetworkName) -> Result<(), Failure> {
+        for (subnet, _) in &self.0 {
+            if let Some(other) = network_of_subnet(berth, *subnet)?.filter(|other| other != name) {
+                let text = format!(
+                    "`--ipam-opt network={other}` and `-o network={name}` are two networks: name one, in both places"
+                );
+                return Err(Refusal::new(text).into());
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses what is not the cluster's.
-    fn agree(&self, berth: &mut Berth, record: &OverlayNetwork) -> Result<(), Failure> {
+    fn agree(&self, record: &OverlayNetwork) -> Result<(), Refusal> {
         let name = &record.name;
         for (subnet, gateway) in &self.0 {
             let Some(theirs) = record.subnets.iter().find(|theirs| theirs.subnet == *subnet) else {
-                let text = match network_of_subnet(berth, *subnet)? {
-                    Some(other) => format!(
-                        "`--ipam-opt network={other}` and `-o network={name}` are two networks: name one, in both places"
-                    ),
-                    None => format!(
-                        "subnet {subnet} is not network `{name}`'s, which has {}: leave `--subnet` out, and name the network \
-                         in both places: {}",
-                        subnets(record),
-                        typed(name.as_str())
-                    ),
-                };
-                return Err(Refusal::new(text).into());
+                return Err(Refusal::new(format!(
+                    "subnet {subnet} is not network `{name}`'s, which has {}: leave `--subnet` out, and name the network in \
+                     both places: {}",
+                    subnets(record),
+                    typed(name.as_str())
+                )));
             };
             if let Some(gateway) = gateway.filter(|gateway| *gateway != theirs.gateway) {
-                let text = format!(
+                return Err(Refusal::new(format!(
                     "gateway {gateway} is not network `{name}`'s, which has {}: leave `--gateway` out",
                     theirs.gateway
-                );
-                return Err(Refusal::new(text).into());
+                )));
             }
         }
         Ok(())

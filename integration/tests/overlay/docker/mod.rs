@@ -1,0 +1,6 @@
+//! Docker on several hosts, on networks of one cluster.
+
+mod faults;
+mod others;
+mod scenario;
+mod stage;
