@@ -7,7 +7,7 @@ use crate::fault::lost_during;
 use crate::stage::{Member, Node, leave, nodes_test};
 
 #[test]
-fn five_hosts_reach_each_other_by_name_and_a_dead_member_of_etcd_costs_nothing() {
+fn five_hosts_reach_each_other_by_name_and_do_not_notice_a_dead_member_of_etcd() {
     nodes_test(5, |lan, nodes| {
         let hosts = [Host::new(), Host::new(), Host::new()];
         let members = three(&hosts, lan);

@@ -55,7 +55,7 @@ fn ports_families_and_bandwidth_are_those_of_a_bridge_on_every_host() {
         // A megabyte a second, and what the burst lets through at once.
         assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
         [web, db, other, slow].into_iter().for_each(Member::del);
-        unreachable(&two.host, at(&v4, 8080));
+        unreachable(two.host, at(&v4, 8080));
     });
 }
 

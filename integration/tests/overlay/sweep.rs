@@ -97,7 +97,6 @@ fn sweep_test(fault: Fault, round: impl Fn(&Node<'_>, &Injection)) {
             assert_eq!(db.container.ping(&web.address, 1), 1, "fault {}", injection.when());
         });
         assert!(faults > 0, "nothing was hit");
-        println!("{faults} faults");
         [web, db].into_iter().for_each(Member::del);
     });
 }
@@ -130,7 +129,7 @@ fn killed_del(node: &Node<'_>, injection: &Injection) {
     let call = call(node, &container);
     must_succeed(&call, "ADD", injection);
     call.clone().inject(injection).cmd("DEL").output();
-    if injection.when() % 2 == 0 {
+    if injection.when().is_multiple_of(2) {
         must_succeed(&call, "DEL", injection);
         drop(container);
     } else {
