@@ -86,14 +86,3 @@ pub(crate) fn resolv_conf(host: &Host, container: &str, result: &Value) {
 pub(crate) fn no_resolv_conf(host: &Host) {
     host.run("rm -rf /etc/netns");
 }
-
-/// Gives the host another `resolv.conf` while `test` runs.
-pub(crate) fn with_servers(host: &Host, text: &str, test: impl FnOnce()) {
-    let file = host.dir().join("resolv.conf");
-    fs::write(&file, text).unwrap();
-    // Not the system's own, which keeps notes.
-    host.run(&format!("busybox mount -o bind {} /etc/resolv.conf", file.display()));
-    test();
-    host.run("busybox umount -l /etc/resolv.conf");
-    fs::remove_file(file).unwrap();
-}

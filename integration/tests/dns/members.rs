@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use berth_integration::{Lan, Place, Probe, Snapshot, eventually};
+use berth_integration::{Lan, Place, Probe, Servers, Snapshot, eventually};
 use serde_json::json;
 
-use crate::asking::{called, dig, is_answered, join, named, with_block, with_servers};
+use crate::asking::{called, dig, is_answered, join, named, with_block};
 use crate::common::{Member, Net, assert_as_before, berth_lan_test, berth_test, tcp};
 
 #[test]
@@ -117,14 +117,13 @@ fn nobody_from_outside_has_an_answer() {
 #[test]
 fn an_internal_network_has_names_and_no_packet_leaves_for_others() {
     berth_lan_test(|host, lan, _| {
-        with_servers(host, &format!("nameserver {}\n", Lan::V4), || {
-            let upstream = lan.serve_udp(53, "upstream");
-            let net = named(host, 1).with("internal", json!(true));
-            let (web, db) = (join(&net, "web1", "web"), join(&net, "db1", "db"));
-            assert_eq!(dig(&web, net.gateway4(), "db A"), db.v4().to_string());
-            assert_eq!(dig(&web, net.gateway4(), "example.com A"), "REFUSED");
-            assert!(upstream.heard().is_empty(), "{:?}", upstream.heard());
-        });
+        let _servers = Servers::new(host, &format!("nameserver {}\n", Lan::V4));
+        let upstream = lan.serve_udp(53, "upstream");
+        let net = named(host, 1).with("internal", json!(true));
+        let (web, db) = (join(&net, "web1", "web"), join(&net, "db1", "db"));
+        assert_eq!(dig(&web, net.gateway4(), "db A"), db.v4().to_string());
+        assert_eq!(dig(&web, net.gateway4(), "example.com A"), "REFUSED");
+        assert!(upstream.heard().is_empty(), "{:?}", upstream.heard());
     });
 }
 

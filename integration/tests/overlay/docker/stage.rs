@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_integration::engine::{Berthd, DOCKER, Dockerd, across_test, berth, reboot};
-use berth_integration::{Debian, Host, Ran, Seat, eventually};
+use berth_integration::{Debian, Host, Ran, Seat, Servers, eventually};
 use serde_json::{Value, json};
 
 use crate::control::etcd::Etcd;
@@ -11,6 +11,9 @@ use crate::stage::SOON;
 
 /// Where the cluster's records are: an address of the router that each host reaches.
 const ETCD: &str = "198.18.1.1";
+
+/// A DNS server of elsewhere, which nobody is: whom containers ask without being told of another.
+const SERVER: &str = "nameserver 198.18.1.1\n";
 
 /// Everything.
 pub(crate) struct Stage<'s> {
@@ -34,6 +37,7 @@ pub(crate) struct Node<'s> {
 pub(crate) fn docker_stage_test(debian: Debian, others: usize, test: impl FnOnce(&mut Stage<'_>)) {
     across_test(debian, 2 + others, &DOCKER, |underlay, hosts| {
         let etcd = Etcd::at(underlay, ETCD);
+        let _servers: Vec<Servers<'_>> = hosts.iter().map(|(host, _)| Servers::new(host, SERVER)).collect();
         let (with, others) = hosts.split_at(2);
         let nodes = with.iter().zip(["a", "b"]);
         let nodes = nodes.map(|((host, seat), name)| Node::new(debian, host, seat, name)).collect();
@@ -110,13 +114,13 @@ impl<'s> Node<'s> {
     /// Starts a container on `network`; `more` is what else is typed before the image. Its program is the usual one.
     #[track_caller]
     pub(crate) fn starts(&self, name: &str, network: &str, more: &str) {
-        self.types(&format!("{} busybox", run(self, name, network, more)));
+        self.types(&format!("{} busybox", run(name, network, more)));
     }
 
     /// Starts a container as [`Node::starts`], which must be refused. Returns what was complained about.
     #[track_caller]
     pub(crate) fn does_not_start(&self, name: &str, network: &str, more: &str) -> String {
-        let said = self.refuses(&format!("{} busybox", run(self, name, network, more)));
+        let said = self.refuses(&format!("{} busybox", run(name, network, more)));
         self.types(&format!("docker rm -f {name}"));
         said
     }
@@ -124,7 +128,7 @@ impl<'s> Node<'s> {
     /// Starts a web server on `port`.
     #[track_caller]
     pub(crate) fn serves(&self, name: &str, network: &str, port: u16) {
-        let run = run(self, name, network, "");
+        let run = run(name, network, "");
         self.types(&format!("{run} busybox httpd -f -p {port} -h /www"));
     }
 
@@ -200,13 +204,6 @@ impl<'s> Node<'s> {
     }
 }
 
-fn run(node: &Node<'_>, name: &str, network: &str, more: &str) -> String {
-    format!("docker run -d --name {name} --network {network} {} {more}", names_of(node, network))
-}
-
-/// What names servers to a container on Docker, which asks only those that it is told of: the gateway of its network.
-fn names_of(node: &Node<'_>, network: &str) -> String {
-    let inspected = node.docker.json(&format!("network inspect {network}"));
-    let gateway = inspected[0]["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
-    format!("--dns {}", gateway.split('/').next().unwrap())
+fn run(name: &str, network: &str, more: &str) -> String {
+    format!("docker run -d --name {name} --network {network} {more}")
 }

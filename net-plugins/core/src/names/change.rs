@@ -9,11 +9,11 @@ use berth_netlink::{LinkKind, Netlink};
 use berth_nft::{Element, NftSocket};
 use berth_store::lock::{HostLock, NamesLock, NetworkLock};
 use berth_store::{AttachmentRow, AttachmentState, Dirs, NewAttachment};
-use berth_types::{AttachmentKey, IfName, MacAddr, NetworkName, PublishedPort, SandboxId};
+use berth_types::{AttachmentKey, IfName, MacAddr, NetworkName, Proto, PublishedPort, SandboxId};
 use ipnetwork::IpNetwork;
 
 use super::call::{CallError, call};
-use super::record::{MemberNames, NamesSource, NetworkNames};
+use super::record::{DNS_PORT, MemberNames, NamesSource, NetworkNames};
 use super::seen::NamesState;
 use super::served::{Served, served, stands};
 use super::start;
@@ -362,10 +362,19 @@ impl Berth {
     }
 }
 
-/// Forgets tracked questions that were led to another port than 53: a client that keeps its port would keep that way.
+/// Forgets tracked questions that were led to another port than 53, or away from whom they were sent to: a client that keeps its
+/// port would keep that way.
 pub(crate) fn forget_flows(network: &NetworkRecord) -> Result<(), CoreError> {
     let led = |element: &Element| match element {
         Element::Port { port, .. } if port.host_port != port.target_port => Some(*port),
+        Element::Led { asked, to, .. } => Some(PublishedPort {
+            proto: Proto::Udp,
+            host_addr: *asked,
+            host_port: DNS_PORT,
+            target: to.ip(),
+            target_port: to.port(),
+            count: 1,
+        }),
         _ => None,
     };
     let led: Vec<PublishedPort> = elements::of_names(network).iter().filter_map(led).collect();
