@@ -44,19 +44,7 @@ impl Ipam {
 
     /// Adds the driver's methods to a socket's.
     pub fn methods(&self, plugin: Plugin) -> Plugin {
-        let plugin = plugin
-            .constant(
-                "IpamDriver.GetCapabilities",
-                // What dockerd holds it tells when it starts: then both agree whatever was lost on either side.
-                IpamCapabilities { requires_mac_address: false, requires_request_replay: true },
-            )
-            .constant(
-                "IpamDriver.GetDefaultAddressSpaces",
-                AddressSpaces {
-                    local_default_address_space: "berth-local",
-                    global_default_address_space: "berth-global",
-                },
-            );
+        let plugin = introduced(plugin, "berth-local", "berth-global");
         let plugin = self.call(plugin, "IpamDriver.RequestPool", Self::request_pool);
         let plugin = self.call(plugin, "IpamDriver.ReleasePool", Self::release_pool);
         let plugin = self.call(plugin, "IpamDriver.RequestAddress", Self::request_address);
@@ -141,6 +129,16 @@ pub(crate) fn address(text: &str) -> Result<Option<IpAddr>, Refusal> {
     let plain = text.split('/').next().unwrap_or(text);
     let addr = plain.parse().map_err(|_| Refusal::new(format!("`{}` is no address", shortened(text))))?;
     Ok(Some(addr))
+}
+
+/// Adds what an address driver tells dockerd about itself.
+pub(crate) fn introduced(plugin: Plugin, local: &'static str, global: &'static str) -> Plugin {
+    // What dockerd holds it tells when it starts: then both agree whatever was lost on either side.
+    let capabilities = IpamCapabilities { requires_mac_address: false, requires_request_replay: true };
+    let spaces = AddressSpaces { local_default_address_space: local, global_default_address_space: global };
+    plugin
+        .constant("IpamDriver.GetCapabilities", capabilities)
+        .constant("IpamDriver.GetDefaultAddressSpaces", spaces)
 }
 
 /// `--ipam-opt`.

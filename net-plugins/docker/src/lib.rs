@@ -6,6 +6,7 @@
 
 pub mod capabilities;
 mod cores;
+mod driver;
 mod endpoint;
 mod forward;
 pub mod host;

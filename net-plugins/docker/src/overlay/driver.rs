@@ -19,13 +19,14 @@ use super::options::OverlayOptions;
 use super::{ADDRESS_SPACE, DRIVER, network_of_subnet, subnets, typed};
 use crate::capabilities::Capabilities;
 use crate::cores::Cores;
+use crate::driver::{self, NetworkDriver};
 use crate::endpoint::{self, Wanted, attached, key};
 use crate::forward::Forward;
 use crate::options::shortened;
 use crate::refusal::Failure;
 use crate::resolvers;
 use crate::wire::{
-    CreateEndpoint, CreateNetwork, Created, Info, IpamData, Join, Joined as Reply, OfEndpoint, OfNetwork,
+    CreateEndpoint, CreateNetwork, Created, IpamData, Join, Joined as Reply, OfEndpoint, OfNetwork,
 };
 
 /// The driver.
@@ -43,34 +44,12 @@ impl Driver {
 
     /// Adds the driver's methods to a socket's.
     pub fn methods(&self, plugin: Plugin) -> Plugin {
-        let plugin = plugin
-            .constant("NetworkDriver.GetCapabilities", Capabilities::CLUSTER)
-            .constant("NetworkDriver.EndpointOperInfo", Info { value: Empty {} })
-            .constant("NetworkDriver.DiscoverNew", Empty {})
-            .constant("NetworkDriver.DiscoverDelete", Empty {});
-        let plugin = self.call(plugin, "NetworkDriver.CreateNetwork", Self::create_network);
-        let plugin = self.call(plugin, "NetworkDriver.DeleteNetwork", Self::delete_network);
-        let plugin = self.call(plugin, "NetworkDriver.CreateEndpoint", Self::create_endpoint);
-        let plugin = self.call(plugin, "NetworkDriver.Join", Self::join);
-        let plugin = self.call(plugin, "NetworkDriver.ProgramExternalConnectivity", Self::program);
-        let plugin = self.call(plugin, "NetworkDriver.RevokeExternalConnectivity", Self::revoke);
-        let plugin = self.call(plugin, "NetworkDriver.Leave", Self::leave);
-        self.call(plugin, "NetworkDriver.DeleteEndpoint", Self::delete_endpoint)
+        driver::methods(self, &self.cores, plugin)
     }
+}
 
-    fn call<A, R>(
-        &self,
-        plugin: Plugin,
-        name: &'static str,
-        method: fn(&Self, &mut Berth, A) -> Result<R, Failure>,
-    ) -> Plugin
-    where
-        A: serde::de::DeserializeOwned + 'static,
-        R: serde::Serialize + 'static,
-    {
-        let driver = self.clone();
-        self.cores.method(plugin, name, move |berth, args| method(&driver, berth, args))
-    }
+impl NetworkDriver for Driver {
+    const CAPABILITIES: Capabilities = Capabilities::CLUSTER;
 
     fn create_network(&self, berth: &mut Berth, args: CreateNetwork) -> Result<Empty, Failure> {
         let options = OverlayOptions::parse(&args.options)?;

@@ -18,13 +18,11 @@ use ipnetwork::IpNetwork;
 use super::options::network_name;
 use super::{ADDRESS_SPACE, DRIVER, NETWORK, proposal, record, subnets, typed};
 use crate::cores::Cores;
-use crate::ipam::{GATEWAY, NAME, TYPE, address, prefix};
+use crate::ipam::{GATEWAY, NAME, TYPE, address, introduced, prefix};
 use crate::options::shortened;
 use crate::refusal::Failure;
 use crate::session::Session;
-use crate::wire::{
-    AddressGiven, AddressSpaces, IpamCapabilities, OfAddress, Options, PoolGiven, RequestPool,
-};
+use crate::wire::{AddressGiven, OfAddress, Options, PoolGiven, RequestPool};
 
 /// The address driver.
 #[derive(Clone)]
@@ -45,18 +43,7 @@ impl Ipam {
 
     /// Adds the driver's methods to a socket's.
     pub fn methods(&self, plugin: Plugin) -> Plugin {
-        let plugin = plugin
-            .constant(
-                "IpamDriver.GetCapabilities",
-                IpamCapabilities { requires_mac_address: false, requires_request_replay: true },
-            )
-            .constant(
-                "IpamDriver.GetDefaultAddressSpaces",
-                AddressSpaces {
-                    local_default_address_space: ADDRESS_SPACE,
-                    global_default_address_space: ADDRESS_SPACE,
-                },
-            )
+        let plugin = introduced(plugin, ADDRESS_SPACE, ADDRESS_SPACE)
             // Whatever is held of it is released address by address, or with the network.
             .constant("IpamDriver.ReleasePool", Empty {});
         let plugin = self.session.call(plugin, "IpamDriver.RequestPool", request_pool);
