@@ -112,7 +112,8 @@ fn addresses_compose_and_connections(debian: Debian) {
 
         // A second name for the network, another address driver, no such network: each is refused in words.
         let create = "docker network create -d roverlay";
-        let ours = "--ipam-driver roverlay --ipam-opt network=app";
+        let subnet = a.identity("app")[1][0].as_str().unwrap().to_owned();
+        let ours = format!("--ipam-driver roverlay --ipam-opt network=app --subnet {subnet}");
         for (line, words) in [
             (
                 format!("{create} {ours} -o network=app again"),
@@ -126,8 +127,18 @@ fn addresses_compose_and_connections(debian: Debian) {
             ),
             (format!("{create} {ours} -o network=app -o colour=red again"), "unknown option `colour`"),
             (
-                format!("{create} {ours} -o network=other --subnet 10.99.0.0/24 again"),
-                "is not network `app`'s",
+                format!("{create} {ours} -o network=other again"),
+                "`--ipam-opt network=app` and `-o network=other` are two",
+            ),
+            (
+                format!("{create} --ipam-driver roverlay --ipam-opt network=app -o network=app again"),
+                "say which subnet it is: --subnet",
+            ),
+            (
+                format!(
+                    "{create} --ipam-driver roverlay --ipam-opt network=app -o network=app --subnet 10.99.0.0/24 again"
+                ),
+                "subnet 10.99.0.0/24 is not network `app`'s",
             ),
         ] {
             let said = a.refuses(&line);

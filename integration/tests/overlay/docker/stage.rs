@@ -206,7 +206,6 @@ fn run(node: &Node<'_>, name: &str, network: &str, more: &str) -> String {
 
 /// What names servers to a container on Docker, which asks only those that it is told of: the gateway of its network.
 fn names_of(node: &Node<'_>, network: &str) -> String {
-    let inspected = node.docker.json(&format!("network inspect {network}"));
-    let gateway = inspected[0]["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
-    format!("--dns {}", gateway.split('/').next().unwrap())
+    let gateway = node.identity(network)[2][0].clone();
+    format!("--dns {}", gateway.as_str().and_then(|text| text.split('/').next()).unwrap())
 }
