@@ -1,5 +1,7 @@
 //! Scenario 10: two hosts, one network, typed once.
 
+use std::time::{Duration, Instant};
+
 use berth_integration::engine::no_answer;
 use berth_integration::{Debian, Probe, eventually};
 use serde_json::json;
@@ -73,6 +75,15 @@ fn two_hosts_share_a_network(debian: Debian) {
         }
         no_answer(b.host, format!("{}:8080", b.seat.v4));
         b.fetches("client", "shop:80", &web);
+        // A name is known on the other host about when the start returns, whatever the machine is busy with.
+        a.starts("quick", "app", "");
+        let (began, address) = (Instant::now(), a.address("quick", "app"));
+        eventually(SOON, || match b.docker.output("exec client nslookup quick").stdout {
+            found if found.contains(&address) => Ok(()),
+            found => Err(found),
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        a.types("docker rm -f quick");
         a.agrees();
         b.agrees();
         a.types("docker rm -f web server");
