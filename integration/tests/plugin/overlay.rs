@@ -241,6 +241,9 @@ fn an_address_is_dockers_from_its_request_to_its_release() {
     overlay_test(|docker| {
         docker.call("IpamDriver.RequestPool", &pool(json!({"network": "app"}), "", false));
         docker.call("NetworkDriver.CreateNetwork", &app(1));
+        // dockerd would ask for ever for a subnet that the host has no route to.
+        let again = pool(json!({"network": "app"}), "", false);
+        docker.refuses("IpamDriver.RequestPool", &again, "say which subnet it is: --subnet 10.7.0.0/24");
         let gateway = json!({"PoolID": APP, "Address": "", "Options": {"RequestAddressType": "com.docker.network.gateway"}});
         assert_eq!(docker.call("IpamDriver.RequestAddress", &gateway)["Address"], "10.7.0.1/24");
         let (one, two) = (docker.hold(APP, ""), docker.hold(APP, ""));

@@ -83,6 +83,13 @@ pub(crate) fn reconcile(
     addresses(berth, docker)
 }
 
+/// Writes down what containers of one network are called.
+pub(crate) fn learn(berth: &mut Berth, network: &DockerNetwork) -> Result<(), CoreError> {
+    let mut places = places(berth, std::slice::from_ref(network))?;
+    places.retain(|place| place.docker.is_some());
+    remember_names(berth, &places)
+}
+
 /// A network that is Docker's by berth's records.
 struct Place<'a> {
     network: NetworkName,

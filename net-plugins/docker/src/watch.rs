@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_plugin_http::Workers;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::cores::Cores;
 use crate::forward::Forward;
-use crate::reconcile::{Depth, MISSING_FOR, Missing, reconcile};
+use crate::reconcile::{Depth, MISSING_FOR, Missing, learn, reconcile};
 use crate::refusal::{Failure, plain};
 use crate::view::{DockerNetwork, plain_driver};
 use crate::{network, overlay};
@@ -28,6 +29,10 @@ const COMPARISON: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two comparisons, whatever happens: they are not to be felt by whoever starts containers in a row.
 const APART: Duration = Duration::from_secs(1);
+/// How long the names of a container are waited for that has just been connected: Docker tells them once it has started.
+const STARTS: Duration = Duration::from_millis(500);
+/// Between two containers whose names are asked for at once. Those that come between have theirs with the next comparison.
+const NAMES_APART: Duration = Duration::from_millis(100);
 /// Without any event.
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to reach dockerd, at first and at most.
@@ -104,7 +109,7 @@ impl Watcher {
         // The events before the first look: nothing is missed in between.
         let events = docker.events(Some(EventsOptionsBuilder::new().filters(&kinds).build()));
         let mut events = pin!(events);
-        let mut thorough: Option<Instant> = None;
+        let (mut thorough, mut learned): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             let looked = Instant::now();
             let all = thorough.is_none_or(|last| looked.duration_since(last) >= EVERY);
@@ -113,7 +118,7 @@ impl Watcher {
             let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(_)) => (),
+                    Some(Ok(event)) => self.learn_at_once(&docker, &event, &mut learned).await,
                     Some(Err(err)) => return Err(err.to_string()),
                     None => return Ok(()),
                 },
@@ -127,13 +132,34 @@ impl Watcher {
                 tokio::select! {
                     () = &mut settled => break,
                     event = events.next() => match event {
-                        Some(Ok(_)) => (),
+                        Some(Ok(event)) => self.learn_at_once(&docker, &event, &mut learned).await,
                         Some(Err(err)) => return Err(err.to_string()),
                         None => return Ok(()),
                     },
                 }
             }
         }
+    }
+
+    /// Asks for the names of a container that was connected to a network of the cluster: other hosts wait for them. What goes
+    /// wrong here, the next comparison makes up for.
+    async fn learn_at_once(&self, docker: &Docker, event: &EventMessage, last: &mut Option<Instant>) {
+        let Some(id) = connected_to(event) else { return };
+        if last.is_some_and(|last| last.elapsed() < NAMES_APART) {
+            return;
+        }
+        let inspected = docker.inspect_network(id, None).await.ok();
+        let Some(mut network) = inspected.and_then(DockerNetwork::read) else { return };
+        // Those that are not told in time follow.
+        let _ = tokio::time::timeout(STARTS, self.add_aliases(docker, &mut network)).await;
+        let cores = self.cores.clone();
+        let learned = self.workers.run(COMPARISON, move || {
+            cores.with(|berth| learn(berth, &network).map_err(Failure::from)).map_err(plain)
+        });
+        if let Ok(Err(why)) = learned.await {
+            tracing::warn!(%why, "names not learned; tried again later");
+        }
+        *last = Some(Instant::now());
     }
 
     fn missing(&self) -> std::sync::MutexGuard<'_, Missing> {
@@ -211,4 +237,13 @@ impl Watcher {
             self.aliases().insert(number.clone(), aliases);
         }
     }
+}
+
+/// The network of the cluster that a container was connected to, by its number.
+fn connected_to(event: &EventMessage) -> Option<&str> {
+    let is_connect =
+        event.typ == Some(EventMessageTypeEnum::NETWORK) && event.action.as_deref() == Some("connect");
+    let actor = event.actor.as_ref().filter(|_| is_connect)?;
+    let driver = actor.attributes.as_ref()?.get("type")?;
+    (plain_driver(driver) == overlay::DRIVER).then_some(actor.id.as_deref()?)
 }

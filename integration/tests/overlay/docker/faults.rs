@@ -143,7 +143,8 @@ fn what_docker_forgot_while_berthd_was_down_is_forgotten() {
             if ran.status.success() { Err(ran.to_string()) } else { Ok(()) }
         });
         // Forgotten with it: the same is created anew.
-        let again = "docker network create -d roverlay --ipam-driver roverlay --ipam-opt network=app -o network=app app";
+        let again = "docker network create -d roverlay --ipam-driver roverlay --ipam-opt network=app -o network=app \
+                     --subnet 10.5.0.0/24 app";
         eventually(SOON, || {
             let ran = one.docker.shell(again).output();
             if ran.status.success() { Ok(()) } else { Err(ran.to_string()) }

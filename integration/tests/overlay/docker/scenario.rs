@@ -1,5 +1,7 @@
 //! Scenario 10: two hosts, one network, typed once.
 
+use std::time::{Duration, Instant};
+
 use berth_integration::engine::no_answer;
 use berth_integration::{Debian, Probe, eventually};
 use serde_json::json;
@@ -73,6 +75,15 @@ fn two_hosts_share_a_network(debian: Debian) {
         }
         no_answer(b.host, format!("{}:8080", b.seat.v4));
         b.fetches("client", "shop:80", &web);
+        // A name is known on the other host about when the start returns, whatever the machine is busy with.
+        a.starts("quick", "app", "");
+        let (began, address) = (Instant::now(), a.address("quick", "app"));
+        eventually(SOON, || match b.docker.output("exec client nslookup quick").stdout {
+            found if found.contains(&address) => Ok(()),
+            found => Err(found),
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        a.types("docker rm -f quick");
         a.agrees();
         b.agrees();
         a.types("docker rm -f web server");
@@ -112,7 +123,8 @@ fn addresses_compose_and_connections(debian: Debian) {
 
         // A second name for the network, another address driver, no such network: each is refused in words.
         let create = "docker network create -d roverlay";
-        let ours = "--ipam-driver roverlay --ipam-opt network=app";
+        let subnet = a.identity("app")[1][0].as_str().unwrap().to_owned();
+        let ours = format!("--ipam-driver roverlay --ipam-opt network=app --subnet {subnet}");
         for (line, words) in [
             (
                 format!("{create} {ours} -o network=app again"),
@@ -126,8 +138,18 @@ fn addresses_compose_and_connections(debian: Debian) {
             ),
             (format!("{create} {ours} -o network=app -o colour=red again"), "unknown option `colour`"),
             (
-                format!("{create} {ours} -o network=other --subnet 10.99.0.0/24 again"),
-                "is not network `app`'s",
+                format!("{create} {ours} -o network=other again"),
+                "`--ipam-opt network=app` and `-o network=other` are two",
+            ),
+            (
+                format!("{create} --ipam-driver roverlay --ipam-opt network=app -o network=app again"),
+                "say which subnet it is: --subnet",
+            ),
+            (
+                format!(
+                    "{create} --ipam-driver roverlay --ipam-opt network=app -o network=app --subnet 10.99.0.0/24 again"
+                ),
+                "subnet 10.99.0.0/24 is not network `app`'s",
             ),
         ] {
             let said = a.refuses(&line);

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use berth_core::Berth;
 use berth_core::hold::HoldRequest;
+use berth_core::plan::overlap;
 use berth_overlay::attach;
+use berth_overlay::joined::Joined;
 use berth_overlay::model::OverlayNetwork;
 use berth_overlay::wire::{AskNetwork, NewNetwork};
 use berth_plugin_http::{Empty, Plugin, Refusal};
@@ -76,7 +78,26 @@ fn request_pool(berth: &mut Berth, args: RequestPool) -> Result<PoolGiven, Failu
         );
         return Err(Refusal::new(text).into());
     }
+    if asked.is_none() && family == Family::V4 {
+        refuse_route(berth, &record, subnet)?;
+    }
     Ok(PoolGiven { id: Pool { network: name, subnet }.id(), pool: subnet.to_string(), data: BTreeMap::new() })
+}
+
+/// Refuses to choose a subnet that this host has a route to: dockerd would ask for another one, again and again, for ever. One
+/// that was asked for it takes.
+fn refuse_route(berth: &mut Berth, record: &OverlayNetwork, subnet: IpNetwork) -> Result<(), Failure> {
+    let used = berth.prefixes_in_use()?;
+    let Some(used) = used.iter().find(|used| overlap(used, &subnet)) else { return Ok(()) };
+    let name = &record.name;
+    let text = match Joined::find(berth, name)? {
+        Some(_) => format!(
+            "this host is on network `{name}` already, and Docker takes the route to it for somebody else's: say which subnet it \
+             is: --subnet {subnet}"
+        ),
+        None => format!("subnet {subnet} of network `{name}` overlaps {used} of this host"),
+    };
+    Err(Refusal::new(text).into())
 }
 
 fn request_address(berth: &mut Berth, args: OfAddress) -> Result<AddressGiven, Failure> {
