@@ -13,6 +13,7 @@
 //! cluster in tasks of its own: the connection (`session`), each write (`publishing`) and each claim (`networks`).
 
 mod command;
+mod creating;
 pub mod elsewhere;
 mod hands;
 pub mod local;

@@ -1,4 +1,4 @@
-//! Networks: created, removed, joined by this node and left, and room for more containers in them.
+//! Networks as this node has them: joined and left, and room for more containers in them. Creating one is [`super::creating`]'s.
 //!
 //! What waits for the cluster is done in a task ([`Claimed`] is what it brings); then the records and the kernel follow. To
 //! join is to have a block of each subnet ([`super::tend`]), and then an address of one's own and a declaration.
@@ -17,13 +17,11 @@ use super::state::{Agent, Link, answer};
 use super::tend::Need;
 use crate::blocks::Tended;
 use crate::cluster::{Change, ClusterError, Entry};
-use crate::create::{self, Surroundings};
-use crate::encryption;
+use crate::create;
 use crate::joined::{Joined, Seat, open_blocks};
 use crate::model::OverlayNetwork;
-use crate::shared;
 use crate::view::Deltas;
-use crate::wire::{AskNetwork, NewNetwork, Refusal, RefusalCode, ShareNetwork};
+use crate::wire::{AskNetwork, Refusal, RefusalCode};
 
 /// How long the watch may be behind the cluster: somebody has just created the network on another node.
 const BEHIND: Duration = Duration::from_secs(1);
@@ -75,37 +73,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Creates a network.
-    pub(super) async fn create(&mut self, new: NewNetwork, reply: Reply<()>) -> Result<(), AgentError> {
-        match self.unusable() {
-            Some(refusal) => answer(reply, Err(refusal)),
-            None => self.begin_creating(new, After::Answer(reply)).await?,
-        }
-        Ok(())
-    }
-
-    /// Removes a network.
-    pub(super) async fn remove(&mut self, ask: AskNetwork, reply: Reply<()>) -> Result<(), AgentError> {
-        if let Some(refusal) = self.unusable() {
-            answer(reply, Err(refusal));
-            return Ok(());
-        }
-        let name = ask.name;
-        let looked_for = name.clone();
-        let here = self.with(move |hands| attached_here(hands, &looked_for)).await?;
-        if let Ok(Some(text)) = here {
-            answer(reply, Err(Refusal::new(RefusalCode::InUse, text)));
-            return Ok(());
-        }
-        let Some(link) = &self.link else { return Ok(()) };
-        let cluster = Arc::clone(&link.cluster);
-        self.claims.spawn(async move {
-            let removed = cluster.remove_network(&name).await.map_err(|err| Refusal::from(&err));
-            Claimed::Removed(name, removed, reply)
-        });
-        Ok(())
-    }
-
     /// Gets more addresses of a network: any, or a certain one.
     pub(super) fn room(&mut self, ask: &AskNetwork, reply: Reply<()>) {
         let name = &ask.name;
@@ -121,7 +88,7 @@ impl Agent {
     }
 
     /// Why the cluster cannot be asked for anything now, if so.
-    fn unusable(&self) -> Option<Refusal> {
+    pub(super) fn unusable(&self) -> Option<Refusal> {
         if self.link.is_none() {
             return Some(self.unlinked.as_deref().map_or_else(Refusal::not_joined, not_linked));
         }
@@ -138,93 +105,6 @@ impl Agent {
         if asked.len() == 1 {
             self.tend_network(&record.name, need);
         }
-    }
-
-    /// Says what a network is, or what it would be created as; changes nothing.
-    pub(super) async fn describe(
-        &mut self,
-        ask: AskNetwork,
-        reply: Reply<OverlayNetwork>,
-    ) -> Result<(), AgentError> {
-        let AskNetwork { name, create, address: _ } = ask;
-        let record = self.view.network(&name).and_then(|network| network.record().cloned());
-        let described = match (record, self.unusable(), create) {
-            (Some(record), _, _) => Ok(record.as_ref().clone()),
-            (None, Some(refusal), _) => Err(refusal),
-            (None, None, None) => Err(self.no_network(&name)),
-            (None, None, Some(new)) => self.proposal(&new).await?,
-        };
-        answer(reply, described);
-        Ok(())
-    }
-
-    /// Has the engines of all nodes have a network, or not any more.
-    pub(super) fn share(&mut self, ask: ShareNetwork, reply: Reply<()>) {
-        let Some(link) = self.link.as_ref().filter(|link| link.is_usable()) else {
-            let refusal = self.unusable().unwrap_or_else(Refusal::not_joined);
-            return answer(reply, Err(refusal));
-        };
-        let cluster = Arc::clone(&link.cluster);
-        self.claims.spawn(async move {
-            let shared = cluster.share_network(&ask.name, ask.shared).await;
-            Claimed::Shared(shared.map(Box::new).map_err(|err| Refusal::from(&err)), reply)
-        });
-    }
-
-    /// Tells whoever sees to it that engines have the shared networks; nobody is no harm, for it looks when it starts.
-    pub(super) fn tell_sharer(&mut self) {
-        let run_dir = self.dirs.run.clone();
-        self.claims.spawn(async move {
-            let told = tokio::task::spawn_blocking(move || shared::tell(&run_dir)).await;
-            if let Ok(Err(err)) = told {
-                tracing::debug!(error = %Chain(&err), "nobody was told of shared networks");
-            }
-            Claimed::Done
-        });
-    }
-
-    /// The record that a network would be created with.
-    async fn proposal(&mut self, new: &NewNetwork) -> Result<Result<OverlayNetwork, Refusal>, AgentError> {
-        if new.encrypted {
-            return Ok(Err(self.cannot_encrypt(&new.name).await?));
-        }
-        let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
-        let Some(link) = &self.link else { return Ok(Err(Refusal::not_joined())) };
-        let node = link.node.borrow().clone();
-        let around = Surroundings { view: &self.view, node: &node, used: &used.unwrap_or_default() };
-        Ok(create::record(new, &around))
-    }
-
-    async fn begin_creating(&mut self, new: NewNetwork, after: After) -> Result<(), AgentError> {
-        let record = match self.proposal(&new).await? {
-            Ok(record) => record,
-            Err(refusal) => {
-                let (After::Answer(reply) | After::Join(reply)) = after;
-                answer(reply, Err(refusal));
-                return Ok(());
-            }
-        };
-        let Some(link) = &self.link else { return Ok(()) };
-        let cluster = Arc::clone(&link.cluster);
-        self.claims.spawn(async move {
-            let created = cluster.create_network(&record).await.map_err(|err| Refusal::from(&err));
-            Claimed::Created(Box::new(record), created, after)
-        });
-        Ok(())
-    }
-
-    /// Why this node has no part in an encrypted network.
-    async fn cannot_encrypt(&mut self, name: &NetworkName) -> Result<Refusal, AgentError> {
-        let probed = name.clone();
-        let text = match self.with(move |_| encryption::probe(&probed)).await? {
-            Err(err) => Chain(&err).to_string(),
-            Ok(()) => {
-                format!(
-                    "network `{name}` cannot be encrypted: this version of berth does not lay encryption yet"
-                )
-            }
-        };
-        Ok(Refusal::new(RefusalCode::Unsupported, text))
     }
 
     /// A task has come back.
@@ -408,7 +288,7 @@ impl Agent {
         }
     }
 
-    fn no_network(&self, name: &NetworkName) -> Refusal {
+    pub(super) fn no_network(&self, name: &NetworkName) -> Refusal {
         let cluster = self.link.as_ref().map(|link| link.cluster.name()).unwrap_or_default();
         let text = format!(
             "{}\ncreate it: berth network create -d overlay {name}",
@@ -425,7 +305,7 @@ impl Agent {
     }
 }
 
-fn attached_here(hands: &mut Hands, name: &NetworkName) -> Result<Option<String>, CoreError> {
+pub(super) fn attached_here(hands: &mut Hands, name: &NetworkName) -> Result<Option<String>, CoreError> {
     let rows = hands.berth().store_mut().read(|tx| tx.attachments_of(name).map_err(CoreError::from))?;
     let some: Vec<String> = rows.iter().take(3).map(|row| row.key.container.short().to_owned()).collect();
     let text =
