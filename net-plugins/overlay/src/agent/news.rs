@@ -192,6 +192,8 @@ impl Agent {
             let membership = link.membership.clone();
             self.with(move |hands| membership.write(hands.berth())).await??;
             self.read_wanted().await?;
+            // Its blocks, too, before somebody else finds them free.
+            self.tend_soon();
         }
         self.publish(None);
         Ok(())
