@@ -129,6 +129,13 @@ impl ReadTx<'_> {
         state.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
+    /// The cluster's records as last seen whose path begins with `prefix`, by path: path and value.
+    pub fn cluster_records_below(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let Some(state) = self.state_if_there()? else { return Ok(Vec::new()) };
+        let sql = "SELECT path, value FROM cluster_record WHERE path >= ?1 AND substr(path, 1, length(?1)) = ?1 ORDER BY path";
+        state.rows(sql, [prefix], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     /// This node's blocks of a network, by prefix.
     pub fn cluster_blocks(&self, network: &NetworkName) -> Result<Vec<BlockRow>, StoreError> {
         let Some(state) = self.state_if_there()? else { return Ok(Vec::new()) };

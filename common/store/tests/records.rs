@@ -355,6 +355,8 @@ fn what_is_known_of_the_cluster_outlives_a_boot_and_is_forgotten_whole() {
             assert_eq!(tx.cluster_node()?, Some(node));
             assert_eq!(tx.cluster_revision()?, 6);
             assert_eq!(tx.cluster_records()?, [("nets/red".to_owned(), b"3".to_vec())]);
+            assert_eq!(tx.cluster_records_below("nets/")?, tx.cluster_records()?);
+            assert_eq!(tx.cluster_records_below("nodes/")?, []);
             assert_eq!(tx.cluster_blocks(&blue)?, std::slice::from_ref(&block));
             assert_eq!(tx.cluster_lends(&lend.network)?, std::slice::from_ref(&lend));
             assert_eq!(tx.cluster_block_networks()?, [blue.clone(), lend.network.clone()]);

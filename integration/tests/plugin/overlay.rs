@@ -284,6 +284,16 @@ fn an_address_is_dockers_from_its_request_to_its_release() {
             "in use by container cni1",
         );
 
+        // A runtime that collects by its own list leaves Docker's alone.
+        let list = json!([{"containerID": "cni1", "ifname": "eth0"}]);
+        let conf = json!({
+            "type": "roverlay", "name": "app", "stateDir": "/var/lib/berth", "runDir": "/run/berth",
+            "cni.dev/valid-attachments": list,
+        });
+        docker.host.cni().conf(conf).run("GC").ok();
+        assert_eq!(docker.attachments().as_array().unwrap().len(), 2);
+        docker.refuses("IpamDriver.RequestAddress", &wish(APP, two.split('/').next().unwrap()), "is in use");
+
         // dockerd starts anew and asks for what it holds.
         docker.call("Plugin.Activate", &Value::Null);
         docker.call("IpamDriver.RequestPool", &pool(json!({"network": "app"}), "10.7.0.0/24", false));

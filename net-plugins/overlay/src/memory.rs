@@ -3,7 +3,8 @@
 use berth_store::{ReadTx, StoreError, Tx};
 
 use crate::cluster::keys::{self, Read};
-use crate::cluster::{Listing, Revision};
+use crate::cluster::{Entry, Listing, Revision};
+use crate::model::OverlayNetwork;
 use crate::view::Deltas;
 
 /// What was last seen. Records that this version cannot read are passed over, as in the cluster itself.
@@ -21,6 +22,21 @@ pub fn load(tx: &ReadTx<'_>) -> Result<Listing, StoreError> {
         }
     }
     Ok(listing)
+}
+
+/// The networks that were last seen, without who is on them.
+///
+/// # Errors
+///
+/// [`StoreError`]: the records cannot be read.
+pub fn networks(tx: &ReadTx<'_>) -> Result<Vec<OverlayNetwork>, StoreError> {
+    let mut networks = Vec::new();
+    for (path, value) in tx.cluster_records_below(keys::NETWORKS)? {
+        if let Read::Entry(Entry::Network(network)) = keys::read(&path, &value) {
+            networks.push(network);
+        }
+    }
+    Ok(networks)
 }
 
 /// Notes what is different at `revision`. One durable write: changes that come together are noted together.

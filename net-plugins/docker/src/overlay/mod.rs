@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use berth_core::{Berth, CoreError};
 use berth_overlay::call::{self, CallError};
 use berth_overlay::joined::Joined;
+use berth_overlay::memory;
 use berth_overlay::model::OverlayNetwork;
 use berth_overlay::wire::{AskNetwork, NewNetwork, RefusalCode};
 use berth_types::NetworkName;
@@ -85,12 +86,14 @@ fn network_of_subnet(
     berth: &mut Berth,
     subnet: ipnetwork::IpNetwork,
 ) -> Result<Option<NetworkName>, CoreError> {
-    let seen = berth_overlay::node::last_seen(berth)?;
+    let networks = seen_networks(berth)?;
     let has = |record: &OverlayNetwork| record.subnets.iter().any(|one| one.subnet == subnet);
-    let mut networks = seen.networks();
-    Ok(networks
-        .find(|(_, network)| network.record().is_some_and(|record| has(record)))
-        .map(|(name, _)| name.clone()))
+    Ok(networks.into_iter().find(has).map(|record| record.name))
+}
+
+/// The networks of the cluster, as last seen.
+pub(crate) fn seen_networks(berth: &mut Berth) -> Result<Vec<OverlayNetwork>, CoreError> {
+    berth.store_mut().read(|tx| memory::networks(tx).map_err(CoreError::from))
 }
 
 /// Subnets, as a refusal names them.

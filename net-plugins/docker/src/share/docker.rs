@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use berth_overlay::model::OverlayNetwork;
@@ -24,7 +23,7 @@ const REQUEST: Duration = Duration::from_secs(40);
 type Outcomes = BTreeMap<NetworkName, Outcome>;
 
 /// Makes Docker have `wanted` and no other shared network.
-pub(super) async fn settle(socket: &Path, wanted: &[Arc<OverlayNetwork>]) -> Outcomes {
+pub(super) async fn settle(socket: &Path, wanted: &[OverlayNetwork]) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut note = |name: &NetworkName, (state, why): (State, String)| {
         outcomes.insert(name.clone(), Outcome { network: name.clone(), state, why });

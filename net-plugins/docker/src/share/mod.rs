@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_overlay::model::OverlayNetwork;
-use berth_overlay::node::last_seen;
 use berth_overlay::shared::{Outcome, State};
 use berth_plugin_http::Workers;
 use berth_types::NetworkName;
 use tokio::sync::{Notify, watch};
 
 use crate::cores::Cores;
+use crate::overlay::seen_networks;
 use crate::refusal::{Failure, plain};
 
 pub use socket::router;
@@ -102,15 +102,14 @@ impl Sharer {
     }
 
     /// The networks that are shared.
-    async fn wanted(&self) -> Result<Vec<Arc<OverlayNetwork>>, String> {
+    async fn wanted(&self) -> Result<Vec<OverlayNetwork>, String> {
         let cores = self.cores.clone();
         let read = self.workers.run(READ, move || {
-            let read = cores.with(|berth| last_seen(berth).map_err(Failure::from));
+            let read = cores.with(|berth| seen_networks(berth).map_err(Failure::from));
             read.map_err(|failure| plain(failure).to_string())
         });
         let seen = read.await.map_err(|why| format!("reading takes long: {why:?}"))??;
-        let records = seen.networks().filter_map(|(_, network)| network.record().cloned());
-        Ok(records.filter(|record| record.shared).collect())
+        Ok(seen.into_iter().filter(|record| record.shared).collect())
     }
 
     /// What became of `network` in a look that begins after this call.

@@ -51,7 +51,7 @@ impl EntryKey {
         match self {
             Self::Node(node) => format!("nodes/{node}"),
             Self::Known(node) => format!("known/{node}"),
-            Self::Network(network) => format!("nets/{network}"),
+            Self::Network(network) => format!("{NETWORKS}{network}"),
             Self::Attachment(network, node, Occupant::Node) => format!("ep/{network}/n/{node}"),
             Self::Attachment(network, node, Occupant::Container { id, ifname }) => {
                 format!("ep/{network}/c/{node}/{id}/{ifname}")
@@ -176,6 +176,9 @@ pub(crate) fn cidr(cidr: IpNetwork) -> String {
 pub(crate) fn address(network: &NetworkName, address: IpAddr) -> String {
     format!("addr/{network}/{address}")
 }
+
+/// Below it are the networks' records.
+pub const NETWORKS: &str = "nets/";
 
 /// Where all container attachments of a network are.
 pub(crate) fn containers(network: &NetworkName) -> String {
