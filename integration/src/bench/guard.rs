@@ -73,7 +73,7 @@ fn wait(child: &mut Child, signals: &SigSet) -> ExitStatus {
 /// Ends what the process `bench` left running and removes its control groups. Returns what cannot be taken away.
 fn take_away(bench: u32) -> Vec<String> {
     let started = Instant::now();
-    let mut killed = 0;
+    let mut ended = std::collections::BTreeMap::new();
     let mut stayed = Vec::new();
     loop {
         let children = children();
@@ -85,16 +85,20 @@ fn take_away(bench: u32) -> Vec<String> {
             break;
         }
         for pid in children {
+            // What has ended has no command line any more.
+            let line =
+                fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            if !line.is_empty() {
+                ended.insert(pid.as_raw_nonzero(), line.replace('\0', " "));
+            }
             // A child's number is nobody else's until it was waited for.
             let _ = kill_process(pid, rustix::process::Signal::KILL);
-            if matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(Some(_))) {
-                killed += 1;
-            }
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    if killed > 0 {
-        eprintln!("the bench left {killed} processes, which were ended");
+    for line in ended.values() {
+        eprintln!("the bench left a process, which was ended: {line}");
     }
     let groups = Cgroup::remove_all_of(bench);
     stayed.extend(groups.iter().map(|path| format!("control group {}", path.display())));

@@ -89,6 +89,17 @@ impl Node {
         node
     }
 
+    /// The same with a daemon of other roles; none named are all.
+    pub(crate) fn with_roles(self, roles: Option<&str>) -> Self {
+        let Self { host, seat, mut daemon } = self;
+        daemon.stop();
+        drop(daemon);
+        let options: Vec<&str> = roles.into_iter().flat_map(|roles| ["--roles", roles]).collect();
+        let node = Self { host, seat, daemon: Berthd::beside_cni(host, &options) };
+        node.is_connected();
+        node
+    }
+
     /// Runs a command of berth's.
     pub(crate) fn berth(&self, line: &str) -> String {
         self.host.berth(line.split(' ')).run()

@@ -10,7 +10,7 @@ use berth_integration::Place;
 use berth_integration::bench::{self, Wanted, row};
 
 use crate::entries::{Entries, Kind};
-use crate::stage::{GATEWAY, Member, NETWORK, SOON, Stage};
+use crate::stage::{GATEWAY, Member, NETWORK, Node, SOON, Stage};
 use crate::swarm::Swarm;
 
 /// Attachments that are looked at.
@@ -40,7 +40,8 @@ impl Times {
 
 pub(crate) fn measure(stage: &Stage) {
     let swarm = Swarm::new(stage);
-    let eyes: Vec<Member> = stage.nodes.iter().map(|node| node.attach(NETWORK, "eye").0).collect();
+    let eye = |(number, node): (usize, &Node)| node.attach(NETWORK, &format!("eye{number}")).0;
+    let eyes: Vec<Member> = stage.nodes.iter().enumerate().map(eye).collect();
     eyes[1].reaches(&eyes[0]);
     eyes[2].reaches(&eyes[0]);
     let kernels: Vec<Entries> = stage.nodes[1..].iter().map(|node| Entries::of(node.host)).collect();
@@ -91,20 +92,28 @@ pub(crate) fn complete(kernel: &Entries, mac: &str, kinds: &[Kind], began: Insta
 pub(crate) fn first_answer(from: &Place, server: SocketAddr, name: &str) -> Instant {
     let question = question(name);
     let started = Instant::now();
-    let mut buffer = [0; 512];
-    loop {
-        // A socket for each: what comes late is no answer to the next.
-        let socket = from.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        socket.connect(server).unwrap();
-        let answered = socket.send(&question).and_then(|_| socket.recv(&mut buffer));
-        let at = Instant::now();
-        if answered.is_ok_and(|len| len > question.len() && u16::from_be_bytes([buffer[6], buffer[7]]) > 0) {
-            return at;
+    from.inside(|| {
+        loop {
+            if let Some(at) = answered(server, &question) {
+                return at;
+            }
+            assert!(started.elapsed() < SOON, "{server} does not know {name}");
+            std::thread::sleep(ASK_AGAIN);
         }
-        assert!(started.elapsed() < SOON, "{server} does not know {name}");
-        std::thread::sleep(ASK_AGAIN);
-    }
+    })
+}
+
+/// Asks once; when an address was the answer.
+fn answered(server: SocketAddr, question: &[u8]) -> Option<Instant> {
+    let mut buffer = [0; 512];
+    // A socket for each: what comes late is no answer to the next.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    socket.connect(server).unwrap();
+    let len = socket.send(question).and_then(|_| socket.recv(&mut buffer)).ok()?;
+    let at = Instant::now();
+    // RFC 1035 section 4.1.1: the count of answers.
+    (len > question.len() && buffer[6..8] != [0, 0]).then_some(at)
 }
 
 /// A question for the IPv4 address of `name`, RFC 1035 section 4.1.

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use berth_overlay::cluster::Cluster;
 use berth_overlay::cluster::etcd::{EtcdCluster, EtcdConfig};
+use berth_overlay::cluster::{Cluster, Entry};
 use berth_overlay::model::{Node, OverlayAttachment};
 use berth_types::NetworkName;
+use ipnetwork::IpNetwork;
 use tokio::task::JoinSet;
 
 use super::{attachment, node};
@@ -33,14 +34,20 @@ async fn write_all(etcd: &str, network: &NetworkName, count: u32) {
     let epoch = cluster.join(&node).await.unwrap();
     let node = Node { epoch, ..node };
     cluster.present(&node, LEASE).await.unwrap();
+    // What is in a block is its owner's to give.
+    let entries = cluster.list().await.unwrap().entries;
+    let blocks = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Block(block) => Some(block.cidr),
+        _ => None,
+    });
+    let blocks: Vec<IpNetwork> = blocks.collect();
+    let all = (256_u32..65_000).map(|number| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 6, 0, 0)) + number));
+    let free = all.filter(|address| !blocks.iter().any(|block| block.contains((*address).into())));
     let mut writes = JoinSet::new();
-    for number in 0..count {
+    for (number, address) in (0..count).zip(free) {
         if writes.len() >= AT_ONCE {
             writes.join_next().await.unwrap().unwrap();
         }
-        // Far from the blocks of nodes that give addresses.
-        let [_, _, high, low] = number.to_be_bytes();
-        let address = Ipv4Addr::new(10, 6, 128 + high, low);
         let attachment =
             OverlayAttachment { addresses: [address.into()].into(), ..attachment(network, &node, number) };
         let cluster = Arc::clone(&cluster);
