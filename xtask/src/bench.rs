@@ -31,6 +31,8 @@ enum Subject {
     Volumes,
     /// The DNS server.
     Dns,
+    /// Networks across hosts.
+    Overlay,
 }
 
 /// A figure, as the bench prints it.
@@ -59,6 +61,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         Subject::Docker => docker(),
         Subject::Volumes => volumes(),
         Subject::Dns => dns(),
+        Subject::Overlay => overlay(),
     }
 }
 
@@ -107,6 +110,30 @@ fn dns() -> Result<()> {
         machine()?,
     );
     page::write_section("DNS", &text)
+}
+
+/// One network on several hosts, beside a VXLAN laid by hand and Docker's swarm overlay.
+fn overlay() -> Result<()> {
+    let example = ["--package", "berth-overlay", "--example", "overlay_figures"];
+    stage("build the measure of one process", cargo(&[&["build", "--release"], &example[..]].concat()))?;
+    let mut run = program("berth-bench-overlay")?;
+    run.env("BERTH_OVERLAY_FIGURES", format!("{}/release/examples/overlay_figures", target_dir()?));
+    let rows = rows(&output(run)?)?;
+    let table = table(&rows);
+    say(&table);
+    let (docker, etcd) =
+        (output(command(&["dockerd", "--version"]))?, output(command(&["etcd", "--version"]))?);
+    let text = format!(
+        "`cargo xtask bench overlay`: three hosts behind a router that carries packets of 1500 bytes, a real etcd of one member on \
+         the router ({}), and {} as a swarm on two of the hosts. {}. What is compared takes turns; traffic is between containers on \
+         two hosts, in memory of one machine, so that what is compared is the work of the processors. An attachment is seen when the \
+         kernels of the other nodes have said that its entries are written and all DNS servers have answered for its name; Docker's \
+         is measured by the same two signs, from before a running container is connected.\n\n{table}",
+        etcd.lines().next().unwrap_or_default(),
+        docker.trim(),
+        machine()?,
+    );
+    page::write_section("Overlay", &text)
 }
 
 fn cni() -> Result<()> {

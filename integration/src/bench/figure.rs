@@ -60,3 +60,14 @@ pub fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times[times.len() / 2].as_secs_f64() * 1000.0
 }
+
+/// Of a hundred the `percent`th, in milliseconds.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn percentile(mut times: Vec<Duration>, percent: usize) -> f64 {
+    times.sort();
+    times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1000.0
+}

@@ -1,7 +1,12 @@
-//! What the benchmarks share: figures with what they are to reach, and calls without a client program.
+//! What the benchmarks share: figures with what they are to reach, calls without a client program, traffic, and an end that
+//! leaves nothing.
 
 mod figure;
+mod guard;
 mod socket;
+mod traffic;
 
-pub use figure::{Wanted, median, row};
+pub use figure::{Wanted, median, percentile, row};
+pub use guard::guarded;
 pub use socket::Socket;
+pub use traffic::{Processors, rate, round_trips};

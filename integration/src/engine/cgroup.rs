@@ -1,9 +1,10 @@
 //! A control group for the containers of one engine.
 
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -34,6 +35,32 @@ impl Cgroup {
         Self { name: format!("berth-test-{}-{number}", std::process::id()) }
     }
 
+    /// Removes the groups of a process that is gone, with what still runs in them. Returns those that stay.
+    pub(crate) fn remove_all_of(pid: u32) -> Vec<PathBuf> {
+        let prefix = format!("berth-test-{pid}-");
+        let names = hierarchies().into_iter().flat_map(|dir| subfolders(&dir)).filter_map(|dir| {
+            let name = dir.file_name()?.to_str()?.to_owned();
+            name.starts_with(&prefix).then_some(name)
+        });
+        let names: std::collections::BTreeSet<String> = names.collect();
+        let mut stayed = Vec::new();
+        for name in names {
+            let group = ManuallyDrop::new(Self { name });
+            let started = Instant::now();
+            loop {
+                group.kill_all();
+                let left: Vec<_> =
+                    group.folders().into_iter().filter(|dir| fs::remove_dir(dir).is_err()).collect();
+                if left.is_empty() || started.elapsed() > Duration::from_secs(5) {
+                    stayed.extend(left);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        stayed
+    }
+
     /// The name, without a slash.
     pub fn name(&self) -> &str {
         &self.name
@@ -53,10 +80,8 @@ impl Cgroup {
 
     /// All its folders, the inner ones first.
     fn folders(&self) -> Vec<PathBuf> {
-        let unified = Path::new(ROOT).join("cgroup.controllers").exists();
-        let hierarchies = if unified { vec![PathBuf::from(ROOT)] } else { subfolders(Path::new(ROOT)) };
         let mut found = Vec::new();
-        for top in hierarchies.iter().map(|dir| dir.join(&self.name)).filter(|dir| dir.is_dir()) {
+        for top in hierarchies().iter().map(|dir| dir.join(&self.name)).filter(|dir| dir.is_dir()) {
             collect(top, &mut found);
         }
         found
@@ -94,6 +119,11 @@ impl Drop for Cgroup {
             eventually(Duration::from_secs(5), remove);
         }
     }
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    let unified = Path::new(ROOT).join("cgroup.controllers").exists();
+    if unified { vec![PathBuf::from(ROOT)] } else { subfolders(Path::new(ROOT)) }
 }
 
 fn collect(dir: PathBuf, found: &mut Vec<PathBuf>) {

@@ -92,3 +92,24 @@ fn a_network_is_made_by_its_first_container_and_third_party_addresses_are_refuse
         assert!(!refused.status.success(), "{refused}");
     });
 }
+
+#[test]
+fn a_name_is_answered_on_every_node_soon_after_the_start_returns() {
+    // The bench says how soon; here that nobody waits for a round or a retry.
+    const LATEST: Duration = Duration::from_secs(5);
+    stage_test(3, |stage| {
+        stage.nodes[0].berth("network create -d overlay blue --subnet 10.5.0.0/24");
+        let names = ["who1", "who2", "who3"];
+        let asking: Vec<_> = stage.nodes.iter().zip(names).map(|(node, name)| node.add(name, name)).collect();
+        let web = stage.nodes[0].add("c1", "web");
+        let returned = Instant::now();
+        for (node, who) in stage.nodes.iter().zip(&asking) {
+            eventually(SOON, || match node.dig(who, "web") {
+                address if address == web.address => Ok(()),
+                other => Err(format!("web is {other:?}")),
+            });
+        }
+        assert!(returned.elapsed() < LATEST, "{:?}", returned.elapsed());
+        asking.into_iter().chain([web]).for_each(crate::stage::Member::del);
+    });
+}

@@ -93,8 +93,9 @@ pub struct Entries {
     holders: BTreeMap<IpAddr, Holder>,
     /// The Ethernet address that an address had which is nobody's now. As many as there are addresses in use at most times.
     former: BTreeMap<IpAddr, MacAddr>,
-    /// How many addresses of a node have an Ethernet address; and so its node, one but for a mistake.
-    macs: BTreeMap<MacAddr, BTreeMap<NodeName, usize>>,
+    /// How many addresses of a node have an Ethernet address; and so its node, one but for a mistake. By name of the node; a
+    /// list, because a map of one has room for eleven, and there is one for each container elsewhere.
+    macs: BTreeMap<MacAddr, Vec<(NodeName, usize)>>,
     /// Addresses that are nodes' own; a few.
     nodes: BTreeMap<IpAddr, MacAddr>,
     /// How many addresses a node has.
@@ -175,18 +176,35 @@ impl Entries {
         }
         if let Some(Holder { node, mac, is_node: _ }) = before {
             touched.macs.insert(mac);
-            less(self.macs.entry(mac).or_default(), &node);
-            if self.macs.get(&mac).is_some_and(BTreeMap::is_empty) {
-                self.macs.remove(&mac);
-            }
+            self.mac_lost(mac, &node);
             less(&mut self.uses, &node);
         }
         if let Some(Holder { node, mac, is_node: _ }) = holder {
             touched.macs.insert(mac);
-            *self.macs.entry(mac).or_default().entry(node.clone()).or_default() += 1;
+            self.mac_gained(mac, &node);
             *self.uses.entry(node).or_default() += 1;
         }
         self.settle(touched)
+    }
+
+    fn mac_gained(&mut self, mac: MacAddr, node: &NodeName) {
+        let nodes = self.macs.entry(mac).or_insert_with(|| Vec::with_capacity(1));
+        match nodes.iter_mut().find(|(name, _)| name == node) {
+            Some((_, count)) => *count += 1,
+            None => nodes.push((node.clone(), 1)),
+        }
+        nodes.sort();
+    }
+
+    fn mac_lost(&mut self, mac: MacAddr, node: &NodeName) {
+        let Some(nodes) = self.macs.get_mut(&mac) else { return };
+        for (_, count) in nodes.iter_mut().filter(|(name, _)| name == node) {
+            *count -= 1;
+        }
+        nodes.retain(|(_, count)| *count > 0);
+        if nodes.is_empty() {
+            self.macs.remove(&mac);
+        }
     }
 
     /// Works out anew what was touched.
@@ -243,10 +261,10 @@ impl Entries {
     /// What is on this node is reached here, whatever another says; of several others, the first by name.
     fn vtep_of_mac(&self, mac: MacAddr) -> Option<IpAddr> {
         let nodes = self.macs.get(&mac)?;
-        if nodes.contains_key(&self.here) {
+        if nodes.iter().any(|(node, _)| *node == self.here) {
             return None;
         }
-        nodes.keys().find_map(|node| self.vteps.get(node)).copied()
+        nodes.iter().find_map(|(node, _)| self.vteps.get(node)).copied()
     }
 }
 

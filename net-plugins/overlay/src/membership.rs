@@ -114,13 +114,16 @@ impl Membership {
     /// # Errors
     ///
     /// What is known of the cluster cannot be used.
-    pub async fn connect(&self, remembered: Listing) -> Result<Arc<dyn Cluster>, ClusterError> {
+    pub async fn connect(
+        &self,
+        remembered: impl FnOnce() -> Listing,
+    ) -> Result<Arc<dyn Cluster>, ClusterError> {
         match &self.cluster {
             ClusterPlace::Etcd(place) => Ok(Arc::new(EtcdCluster::new(place.config()?)?)),
             ClusterPlace::Peers(file) => {
                 let (file, own) = (file.clone(), self.name.clone());
                 let config = EmbeddedConfig { file, own, port: EXCHANGE_PORT };
-                Ok(Arc::new(Embedded::start(config, remembered).await?))
+                Ok(Arc::new(Embedded::start(config, remembered()).await?))
             }
         }
     }
@@ -207,7 +210,7 @@ mod tests {
         let place = EtcdPlace { endpoints: vec!["http://192.0.2.1:2379".into()], ..EtcdPlace::default() };
         let connect = |place: EtcdPlace| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(etcd(place).connect(Listing::default()))
+            runtime.block_on(etcd(place).connect(Listing::default))
         };
         assert_eq!(connect(place.clone()).unwrap().name(), "etcd at 192.0.2.1:2379");
         assert_eq!(etcd(place.clone()).cluster.hosts(), ["192.0.2.1:2379"]);

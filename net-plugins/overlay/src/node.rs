@@ -215,7 +215,7 @@ fn asked<T>(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
     let answer = runtime.block_on(async {
-        let cluster = membership.connect(Listing::default()).await?;
+        let cluster = membership.connect(Listing::default).await?;
         let name = cluster.name();
         match tokio::time::timeout(DEADLINE, ask(cluster)).await {
             Ok(answer) => answer,

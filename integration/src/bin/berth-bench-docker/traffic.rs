@@ -1,13 +1,11 @@
 //! Throughput through a published port: TCP from a client to a container that reads and throws away.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use berth_integration::bench::{Socket, Wanted, row};
+use berth_integration::Host;
+use berth_integration::bench::{self, Processors, Socket, Wanted, row};
 use berth_integration::engine::Dockerd;
-use berth_integration::{Host, Place};
 use serde_json::json;
 
 use crate::{BESIDE, DRIVERS, driver_network, network, run};
@@ -30,7 +28,9 @@ pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
             run(&api, "sink", driver_network(driver), &bindings);
             let inside = docker.place("sink");
             for addr in ["192.0.2.2", "127.0.0.1"] {
-                rates.entry((driver, addr)).or_default().push(rate(host, &inside, addr));
+                let to = format!("{addr}:{PORT}").parse().unwrap();
+                let rate = bench::rate(host, &inside, to, SENDING, Processors::Any);
+                rates.entry((driver, addr)).or_default().push(rate);
             }
             drop(inside);
             api.delete("/containers/sink?force=1");
@@ -47,34 +47,4 @@ pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
         let wanted = Wanted::TimesAtLeast(wanted);
         row(words, "Gbit/s", best("rbridge", addr), Some((BESIDE, best("bridge", addr))), wanted);
     }
-}
-
-/// Gbit a second from the host to the container, by the published port.
-fn rate(host: &Host, container: &Place, addr: &str) -> f64 {
-    let listener = container.inside(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap());
-    let to: SocketAddr = format!("{addr}:{PORT}").parse().unwrap();
-    std::thread::scope(|scope| {
-        let sink = scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0_u64);
-            let started = Instant::now();
-            loop {
-                match stream.read(&mut buffer).unwrap() {
-                    0 => return (bytes, started.elapsed()),
-                    read => bytes += u64::try_from(read).unwrap(),
-                }
-            }
-        });
-        let mut stream = host.inside(|| TcpStream::connect(to).unwrap());
-        let buffer = vec![7; 256 << 10];
-        let started = Instant::now();
-        while started.elapsed() < SENDING {
-            stream.write_all(&buffer).unwrap();
-        }
-        drop(stream);
-        let (bytes, took) = sink.join().unwrap();
-        #[expect(clippy::cast_precision_loss, reason = "far below 2 to the 52nd")]
-        let bits = bytes as f64 * 8.0;
-        bits / took.as_secs_f64() / 1e9
-    })
 }

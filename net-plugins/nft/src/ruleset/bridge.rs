@@ -51,6 +51,9 @@ fn forward() -> ChainDef {
     // The other host has no way to know that this container is kept apart.
     let across = [within(iif(), &APART), within(oif(), &APART_ACROSS)];
     chain.noted("between containers", across.into_iter().chain([unmarked, count(), drop()]));
+    // The mark has told whom it had to. A VXLAN device looks up the route anew for each packet that has one
+    // (`ip_tunnel_dst_cache_usable`, include/net/ip_tunnels.h).
+    chain.rule([set_mark(and(meta(MetaKey::Mark), number(!MARK_MASK)))]);
     chain
 }
 

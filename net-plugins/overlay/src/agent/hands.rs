@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_core::names::Elsewhere;
 use berth_core::overlay::key_of_host;
@@ -52,7 +53,7 @@ pub(super) struct Work {
     pub(super) known: Vec<(AttachmentKey, Elsewhere)>,
     pub(super) gone: Vec<AttachmentKey>,
     /// What is other than it is on record, at the revision.
-    pub(super) note: Option<(Revision, Deltas)>,
+    pub(super) note: Option<(Revision, Arc<Deltas>)>,
 }
 
 impl Hands {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use berth_core::Chain;
@@ -40,7 +41,7 @@ impl Agent {
         }
         self.link = None;
         self.view = View::default();
-        self.view.replace(loaded.seen.clone());
+        self.view.replace(loaded.seen);
         self.silence.follow(&self.view, Instant::now());
         self.acknowledged.clear();
         let Some(underlay) = self.underlay(&membership).await? else {
@@ -50,7 +51,7 @@ impl Agent {
         let node = membership.node(&self.boot, &underlay);
         // The kernel first, by what was last seen: it does not wait for a cluster that may be away.
         self.lay_all(&membership, underlay.vtep()).await?;
-        match membership.connect(loaded.seen).await {
+        match membership.connect(|| self.view.listing()).await {
             Ok(cluster) => {
                 let (node, heard) = watch::channel(node);
                 let (session, told) = Session::start(&cluster, heard);
@@ -208,7 +209,8 @@ impl Agent {
         self.last_change_ms = unix_ms().unsigned_abs();
         self.silence.follow(&self.view, now);
         self.acknowledged.follow(&deltas);
-        let note = Some((self.view.revision(), deltas.clone()));
+        let deltas = Arc::new(deltas);
+        let note = Some((self.view.revision(), Arc::clone(&deltas)));
         let mut work = Work { note, kernel: self.kernel_changes(&deltas), ..Work::default() };
         self.name_changes(&deltas, now, &mut work);
         for (key, elsewhere) in &work.known {

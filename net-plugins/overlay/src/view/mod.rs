@@ -138,6 +138,12 @@ impl View {
         entries
     }
 
+    /// What makes this view of none.
+    pub fn listing(&self) -> Listing {
+        let foreign = self.foreign.values().cloned().collect();
+        Listing { revision: self.revision, entries: self.entries(), foreign }
+    }
+
     /// Becomes what `listing` says. What is not in it is gone; what is there and cannot be read any more stays as it was.
     pub fn replace(&mut self, listing: Listing) -> Deltas {
         let Listing { revision, entries, foreign } = listing;
