@@ -53,7 +53,8 @@ fn forward() -> ChainDef {
     chain.noted("between containers", across.into_iter().chain([unmarked, count(), drop()]));
     // The mark has told whom it had to. A VXLAN device looks up the route anew for each packet that has one
     // (`ip_tunnel_dst_cache_usable`, include/net/ip_tunnels.h).
-    chain.rule([set_mark(and(meta(MetaKey::Mark), number(!MARK_MASK)))]);
+    let ours = eq(and(meta(MetaKey::Mark), number(MARK_MASK)), number(MARK_VALUE));
+    chain.rule([ours, set_mark(and(meta(MetaKey::Mark), number(!MARK_MASK)))]);
     chain
 }
 
