@@ -287,7 +287,7 @@ fn an_address_is_dockers_from_its_request_to_its_release() {
         // A runtime that collects by its own list leaves Docker's alone.
         let list = json!([{"containerID": "cni1", "ifname": "eth0"}]);
         let conf = json!({
-            "type": "roverlay", "name": "app", "stateDir": "/var/lib/berth", "runDir": "/run/berth",
+            "cniVersion": "1.1.0", "type": "roverlay", "name": "app", "stateDir": "/var/lib/berth", "runDir": "/run/berth",
             "cni.dev/valid-attachments": list,
         });
         docker.host.cni().conf(conf).run("GC").ok();
