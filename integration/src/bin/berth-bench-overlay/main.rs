@@ -26,8 +26,10 @@ fn main() -> ExitCode {
     bench::guarded(measure)
 }
 
+type Part = (&'static str, fn(&mut Stage));
+
 /// What is measured, in this order: all of it, or what the words name.
-const PARTS: [(&str, fn(&mut Stage)); 6] = [
+const PARTS: [Part; 6] = [
     ("traffic", |stage| traffic::measure(stage)),
     ("writes", |stage| writes::measure(stage)),
     ("visible", |stage| visible::measure(stage)),

@@ -72,14 +72,6 @@ fn sees_all(node: &Node) {
 /// The most that the daemon had in memory since its start, MB.
 fn peak(node: &Node) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon.pid().unwrap())).unwrap();
-    eprintln!(
-        "DBG {}",
-        status
-            .lines()
-            .filter(|l| l.starts_with("Vm") || l.starts_with("Rss") || l.starts_with("Thr"))
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
