@@ -108,8 +108,8 @@ impl Berth {
         self.store_mut().write(|tx| {
             let (addresses, reclaimed) = lease(tx, request)?;
             let addresses = addressing::complete(addresses, request.network.gateway, request.default_route);
-            let usual = match request.network.overlay {
-                Some(_) => Some(mac_of_key(&request.key)),
+            let usual = match &request.network.overlay {
+                Some(overlay) => Some(mac_of_key(&request.key, overlay.mac)),
                 None => mac_of(&request.key, &addresses.leases),
             };
             let mac = request.mac.or(usual).unwrap_or(random);

@@ -149,10 +149,12 @@ pub fn mac_of(key: &AttachmentKey, leases: &[AddressLease]) -> Option<MacAddr> {
 }
 
 /// The MAC address of an attachment on an overlay: the attachment's own and never its address's, so that what another host
-/// still has of the address's last user leads to nobody.
-pub fn mac_of_key(key: &AttachmentKey) -> MacAddr {
+/// still has of the address's last user leads to nobody. `host` is this host's own on the network: two hosts may have a container
+/// of one name.
+pub fn mac_of_key(key: &AttachmentKey, host: MacAddr) -> MacAddr {
     let AttachmentKey { network, container, ifname } = key;
-    MacAddr::of_names([network.as_str(), container.as_str(), ifname.as_str()])
+    let host = host.to_string();
+    MacAddr::of_names([network.as_str(), container.as_str(), ifname.as_str(), host.as_str()])
 }
 
 /// The `ifalias` of an attachment's host link: what it is recognised by when no record is left.

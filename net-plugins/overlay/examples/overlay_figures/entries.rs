@@ -145,6 +145,7 @@ fn network() -> OverlayNetwork {
         internal: false,
         encrypted: false,
         flood: false,
+        shared: false,
         block4: 26,
         block6: 120,
         borrowing: true,
