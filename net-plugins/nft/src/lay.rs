@@ -9,7 +9,7 @@ use crate::batch::LAID;
 use crate::fingerprint::{Laid, observe};
 use crate::kernel::{Ack, Script, elements, mark_entry, msg, nfta};
 use crate::nft::{self, NftError};
-use crate::ruleset::{ADVERTISED, marker_set, render};
+use crate::ruleset::{ADVERTISED, marker_set, script};
 use crate::schema::{ALLOWED6, Field, TABLE, Table};
 use crate::socket::{NftSocket, SocketError};
 use crate::wire::{Attrs, NLM_F_APPEND, NLM_F_CREATE};
@@ -51,7 +51,7 @@ pub enum LayError {
 /// It may be called at any time, by several at once. Isolation is never weaker meanwhile.
 /// The calling thread must be in the socket's network namespace, because `nft` inherits it from there.
 pub fn lay(socket: &mut NftSocket) -> Result<(), LayError> {
-    let script = serde_json::to_string(&render()).map_err(|source| LayError::Render { source })?;
+    let script = script().map_err(|source| LayError::Render { source })?;
     nft::run(&["-j", "-f", "-"], &script)?;
     socket.transaction("lay the rule for neighbour advertisements", 4, |script| {
         script.push(Table::Bridge, msg::DELRULE, 0, Ack::Errors, in_advertised);

@@ -38,7 +38,7 @@ pub use fingerprint::{RulesetState, ruleset_state};
 pub use lay::{LayError, lay, remove_tables};
 pub use nft::NftError;
 pub use read::{Dump, ReadError};
-pub use ruleset::{MARK_MASK, MARK_VALUE, render};
+pub use ruleset::{MARK_MASK, MARK_VALUE, script};
 pub use schema::TABLE;
 pub use socket::{NftSocket, SocketError};
 pub use watch::{Author, RulesetEvents, RulesetNews};

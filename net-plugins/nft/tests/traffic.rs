@@ -376,9 +376,29 @@ fn vxlan_is_taken_from_known_nodes_only() {
     heard.set_nonblocking(true).unwrap();
     assert!(heard.recv(&mut [0; 8]).is_err());
     heard.set_nonblocking(false).unwrap();
+    let tracked = || {
+        lab.host.call(|| {
+            let any = berth_nft::FlowMatch::udp(Family::V4, (4789, 4789));
+            berth_nft::flush_flows(&mut berth_nft::NftSocket::open().unwrap(), &[any]).unwrap()
+        })
+    };
+    tracked();
     lab.commit(vec![Element::Vtep("192.0.2.2".parse().unwrap())]);
     send(&lab.lan);
     assert!(heard.recv(&mut [0; 8]).is_ok());
+    let to = |addr: &'static str| {
+        lab.host.call(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", addr).unwrap());
+    };
+    to("192.0.2.2:4789");
+    assert_eq!(tracked(), 0, "to and from a known node");
+    to("192.0.2.99:4789");
+    assert_eq!(tracked(), 1, "somebody else's");
+    // Masqueraded, a container's packet would look like this node's to the other.
+    let other = lab.lan.call(|| UdpSocket::bind("192.0.2.2:4789").unwrap());
+    lab.a.call(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"forged", "192.0.2.2:4789").unwrap());
+    assert!(lab.counts_to("VXLAN from a stranger", 3));
+    other.set_nonblocking(true).unwrap();
+    assert!(other.recv(&mut [0; 8]).is_err());
 }
 
 #[test]

@@ -132,6 +132,10 @@ pub(super) fn drop() -> Stmt {
     Statement::Drop(None)
 }
 
+pub(super) fn untracked() -> Stmt {
+    Statement::Notrack
+}
+
 pub(super) fn back() -> Stmt {
     Statement::Return(None)
 }

@@ -93,7 +93,7 @@ impl Fam {
 
 pub(super) fn chains() -> Vec<ChainDef> {
     let families = [Fam::v4(), Fam::v6()];
-    let mut chains = vec![raw_pre(&families), nat_lookup(&families)];
+    let mut chains = vec![raw_pre(&families), raw_out(&families), nat_lookup(&families)];
     let mut nat_pre = ChainDef::base("nat_pre", NfChainType::NAT, NfHook::Prerouting, -100);
     let mut nat_out = ChainDef::base("nat_out", NfChainType::NAT, NfHook::Output, -100);
     // A flow from ::1 leaves, but the kernel delivers no answer from a link to ::1: there is no route_localnet for IPv6.
@@ -142,9 +142,31 @@ fn raw_pre(families: &[Fam]) -> ChainDef {
         chain.noted("container address by a foreign way", statements);
     }
     for fam in families {
+        let of_a_peer = within(fam.saddr(), fam.vteps);
+        chain.noted(
+            "tunnels are not tracked",
+            [within(payload("udp", "dport"), &VXLAN_PORTS), of_a_peer, untracked()],
+        );
+    }
+    for fam in families {
+        // Wherever it goes: masqueraded, a container's would look like this node's to another.
         let statements =
             [within(payload("udp", "dport"), &VXLAN_PORTS), outside(fam.saddr(), fam.vteps), count(), drop()];
         chain.noted("VXLAN from a stranger", statements);
+    }
+    chain
+}
+
+/// Leaves the packets between tunnel ends untracked, as [`raw_pre`] does: each has a flow's hash as its source port and nobody
+/// translates them, so tracking them would cost time and fill the table.
+fn raw_out(families: &[Fam]) -> ChainDef {
+    let mut chain = ChainDef::base("raw_out", NfChainType::Filter, NfHook::Output, -300);
+    for fam in families {
+        let to_a_peer = within(fam.daddr(), fam.vteps);
+        chain.noted(
+            "tunnels are not tracked",
+            [within(payload("udp", "dport"), &VXLAN_PORTS), to_a_peer, untracked()],
+        );
     }
     chain
 }
@@ -190,14 +212,14 @@ fn nat_post(families: &[Fam]) -> ChainDef {
 /// Picks what concerns berth. The priority is before every usual filter, so that berth's mark is there to be seen.
 fn forwarding() -> ChainDef {
     let mut chain = ChainDef::base("forwarding", NfChainType::Filter, NfHook::Forward, -10);
+    chain.rule([within(iif(), &BRIDGES), goto("forward_ours")]);
+    chain.rule([within(oif(), &BRIDGES), goto("forward_ours")]);
     // berth turned forwarding on for containers; that must not make a router of the host.
     for (family, closed) in [("ipv4", &CLOSED_ROUTER4), ("ipv6", &CLOSED_ROUTER6)] {
         let of_family = eq(meta(MetaKey::Nfproto), text(family));
         let statements = [of_family, within(iif(), closed), within(oif(), closed), count(), drop()];
         chain.noted("not a router", statements);
     }
-    chain.rule([within(iif(), &BRIDGES), goto("forward_ours")]);
-    chain.rule([within(oif(), &BRIDGES), goto("forward_ours")]);
     chain
 }
 
@@ -232,7 +254,7 @@ fn input(families: &[Fam]) -> ChainDef {
             // As it was asked: an alternate port is reached by translation.
             let asked = eq(ct_original("proto-dst"), number(53));
             let at_gateway = within(concat([iif(), fam.daddr()]), fam.dns);
-            chain.noted("names", [at_gateway, eq(l4proto(), text(proto)), asked, marked(), accept()]);
+            chain.noted("names", [eq(l4proto(), text(proto)), asked, at_gateway, marked(), accept()]);
         }
     }
     chain

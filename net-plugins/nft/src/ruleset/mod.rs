@@ -79,7 +79,7 @@ fn chains(table: Table) -> Vec<ChainDef> {
 }
 
 /// The whole ruleset as one transaction: add tables, sets and chains, flush every chain, add every rule.
-pub fn render() -> Nftables<'static> {
+fn render() -> Nftables<'static> {
     let mut batch = Batch::new();
     for table in Table::ALL {
         batch.add(NfListObject::Table(schema::Table {
@@ -111,15 +111,21 @@ pub fn render() -> Nftables<'static> {
     batch.to_nftables()
 }
 
+/// The same as nft reads it.
+pub fn script() -> Result<String, serde_json::Error> {
+    // The crate writes this statement as a word, nft wants an object.
+    Ok(serde_json::to_string(&render())?.replace(r#""notrack""#, r#"{"notrack":null}"#))
+}
+
 /// What the names of all marker sets begin with, this version's and others'.
 pub(crate) const MARKER_PREFIX: &str = "ruleset_";
 
-/// The set that says which ruleset is laid: its name ends in a hash of [`render`]'s text.
+/// The set that says which ruleset is laid: its name ends in a hash of [`script`].
 pub(crate) fn marker_set() -> &'static SetDef {
     static NAME: OnceLock<String> = OnceLock::new();
     static MARKER: OnceLock<SetDef> = OnceLock::new();
     let name = NAME.get_or_init(|| {
-        let script = serde_json::to_string(&render()).unwrap_or_default();
+        let script = script().unwrap_or_default();
         let hash = berth_types::fnv64([script.as_str(), crate::lay::TARGET_RULE_VERSION]);
         format!("{MARKER_PREFIX}{hash:016x}")
     });
