@@ -36,7 +36,7 @@ use pace::{Pace, Turn};
 use sandboxes::Sandboxes;
 
 /// Whose news matter: the alias of every link that berth made begins so.
-const OURS: Concern<'_> = Concern { alias: "berth ", names: LINK_NAMES };
+pub const OURS: Concern<'static> = Concern { alias: "berth ", names: LINK_NAMES };
 
 /// What berth's own processes are called: what they change is no damage.
 const OWN: [&str; 8] = ["berth", "berthd", "rbridge", "roverlay", "rhost", "rnone", "ripam", "rportmap"];

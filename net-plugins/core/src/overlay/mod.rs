@@ -94,7 +94,7 @@ impl Peers {
 }
 
 /// How the names of an overlay's links begin: its device's and its bridge's, unless somebody named that.
-pub const LINK_NAMES: &[&str] = &[DEVICE, BRIDGE];
+pub(crate) const LINK_NAMES: &[&str] = &[DEVICE, BRIDGE];
 
 const DEVICE: &str = "bvx";
 const BRIDGE: &str = "bbr";

@@ -6,15 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use berth_core::overlay::LINK_NAMES;
-use berth_netlink::{Concern, LinkEvents, LinkNews};
+use berth_core::keeper::OURS;
+use berth_netlink::{LinkEvents, LinkNews};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
 use super::AgentError;
-
-/// Whose news matter: the alias of every link that berth made begins so.
-const OURS: Concern<'_> = Concern { alias: "berth ", names: LINK_NAMES };
 
 /// The thread, and what it has heard.
 pub(super) struct Watcher {
