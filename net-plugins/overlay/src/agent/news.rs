@@ -1,6 +1,6 @@
 //! What follows from what is heard: of the cluster, of the records at the start, and of the kernel in each round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -213,12 +213,7 @@ impl Agent {
         let note = Some((self.view.revision(), Arc::clone(&deltas)));
         let mut work = Work { note, kernel: self.kernel_changes(&deltas), ..Work::default() };
         self.name_changes(&deltas, now, &mut work);
-        for (key, elsewhere) in &work.known {
-            self.elsewhere.insert(key.clone(), elsewhere.clone());
-        }
-        for key in &work.gone {
-            self.elsewhere.remove(key);
-        }
+        self.recorded(&work);
         let reports = self.with(move |hands| hands.work(work)).await?;
         self.reported(reports, false);
         if !deltas.nodes.is_empty() {
@@ -263,11 +258,11 @@ impl Agent {
             let before = turn.before.as_deref().and_then(elsewhere::key);
             match (before, after) {
                 (_, Some((key, elsewhere))) => {
-                    if self.elsewhere.get(&key) != Some(&elsewhere) {
+                    if !self.elsewhere.says(&key, &elsewhere) {
                         work.known.push((key, elsewhere));
                     }
                 }
-                (Some(key), None) if self.elsewhere.contains_key(&key) => work.gone.push(key),
+                (Some(key), None) if self.elsewhere.contains(&key) => work.gone.push(key),
                 (_, None) => (),
             }
         }
@@ -276,15 +271,31 @@ impl Agent {
     /// Compares the names of all other nodes' containers with those on record.
     pub(super) async fn names_anew(&mut self, now: Instant) -> Result<(), AgentError> {
         let Some(me) = self.link.as_ref().map(Link::me) else { return Ok(()) };
-        let all = elsewhere::everybody(&self.view, &self.silence, &me.name, self.joined.keys(), now);
-        let gone: Vec<_> = self.elsewhere.keys().filter(|key| !all.contains_key(key)).cloned().collect();
-        let is_new = |(key, one): &(&_, &_)| self.elsewhere.get(key) != Some(one);
-        let known: Vec<_> = all.iter().filter(is_new).map(|(key, one)| (key.clone(), one.clone())).collect();
-        self.elsewhere = all;
+        let (mut here, mut known) = (BTreeSet::new(), Vec::new());
+        for (key, one) in elsewhere::everybody(&self.view, &self.silence, &me.name, self.joined.keys(), now) {
+            here.insert(key.clone());
+            if !self.elsewhere.says(&key, &one) {
+                known.push((key, one));
+            }
+        }
+        let gone: Vec<_> = self.elsewhere.keys().filter(|key| !here.contains(key)).cloned().collect();
+        drop(here);
         if !gone.is_empty() || !known.is_empty() {
-            self.with(move |hands| hands.work(Work { known, gone, ..Work::default() })).await?;
+            let work = Work { known, gone, ..Work::default() };
+            self.recorded(&work);
+            self.with(move |hands| hands.work(work)).await?;
         }
         Ok(())
+    }
+
+    /// Notes which names `work` puts on record.
+    fn recorded(&mut self, work: &Work) {
+        for (key, elsewhere) in &work.known {
+            self.elsewhere.note(key.clone(), elsewhere);
+        }
+        for key in &work.gone {
+            self.elsewhere.forget(key);
+        }
     }
 
     /// Whether somebody else changed records of this node.
