@@ -201,6 +201,14 @@ impl Hands {
         names.into_iter().map(|name| (name.clone(), self.full(&name))).collect()
     }
 
+    /// Gives back the memory that much work left behind.
+    pub(super) fn shrink(&mut self) {
+        if let Err(err) = self.berth.store_mut().shrink() {
+            tracing::debug!(error = %Chain(&err), "the records keep their memory");
+        }
+        berth_netlink::give_memory_back();
+    }
+
     /// The ways to other nodes' tunnel ends.
     pub(super) fn ways(&self, ends: &BTreeMap<NodeName, IpAddr>) -> Result<Vec<Way>, NetlinkError> {
         mtu::ways(&self.netlink, ends.iter().map(|(node, end)| (node, *end)))

@@ -22,6 +22,9 @@ use crate::model::{Occupant, OverlayAttachment};
 use crate::reconcile::{ReconcileError, Report};
 use crate::view::{Deltas, NodeView, Turn, View};
 
+/// So many records that change are worth it to give memory back.
+const MUCH: usize = 500;
+
 type Reports = Vec<(NetworkName, Result<Report, ReconcileError>)>;
 
 impl Agent {
@@ -73,7 +76,9 @@ impl Agent {
                 self.unlinked = Some(err.to_string());
             }
         }
-        self.names_anew(Instant::now()).await
+        self.names_anew(Instant::now()).await?;
+        self.turned = MUCH;
+        self.slim().await
     }
 
     /// Makes all networks of this node, and what the kernel is to hold for them.
@@ -120,6 +125,8 @@ impl Agent {
                 self.counters.listings += 1;
                 self.connected();
                 let deltas = self.view.replace(listing);
+                // What was listed is gone again, whether it was news or not.
+                self.turned = MUCH;
                 self.acknowledged.clear();
                 if let Some(link) = &mut self.link {
                     link.listed = true;
@@ -127,7 +134,7 @@ impl Agent {
                 self.follow(deltas).await?;
                 self.publish(None);
                 self.tend();
-                Ok(())
+                self.slim().await
             }
             FromCluster::Changed(revision, changes) => {
                 if self.connected() {
@@ -207,6 +214,7 @@ impl Agent {
             return Ok(());
         }
         self.last_change_ms = unix_ms().unsigned_abs();
+        self.turned += deltas.len();
         self.silence.follow(&self.view, now);
         self.acknowledged.follow(&deltas);
         let deltas = Arc::new(deltas);
@@ -225,7 +233,18 @@ impl Agent {
         if self.is_about_me(&deltas) {
             self.publish(None);
         }
-        self.look_for_awaited().await
+        self.look_for_awaited().await?;
+        drop(deltas);
+        self.slim().await
+    }
+
+    /// Gives memory back once much has changed: the work on it takes more than what is kept.
+    async fn slim(&mut self) -> Result<(), AgentError> {
+        if self.turned < MUCH {
+            return Ok(());
+        }
+        self.turned = 0;
+        self.with(Hands::shrink).await
     }
 
     fn kernel_changes(&self, deltas: &Deltas) -> BTreeMap<NetworkName, KernelChange> {

@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub(super) tend_at: Instant,
     pub(super) counters: CountersView,
     pub(super) last_change_ms: u64,
+    /// Records that changed since memory was given back.
+    pub(super) turned: usize,
 }
 
 /// This node's connection to its cluster.
@@ -173,6 +175,7 @@ impl Agent {
             tend_at: now + TEND,
             counters: CountersView::default(),
             last_change_ms: 0,
+            turned: 0,
         };
         agent.load().await?;
         Ok(agent)

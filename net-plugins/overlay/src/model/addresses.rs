@@ -30,6 +30,15 @@ impl FromIterator<IpAddr> for Addresses {
     }
 }
 
+impl<'a> IntoIterator for &'a Addresses {
+    type Item = &'a IpAddr;
+    type IntoIter = std::slice::Iter<'a, IpAddr>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 impl Deref for Addresses {
     type Target = [IpAddr];
 

@@ -212,6 +212,10 @@ impl NetworkView {
     pub(super) fn put_attachment(&mut self, mut attachment: OverlayAttachment, delta: &mut NetworkDelta) {
         if let Some((node, others)) = self.attachments.get_key_value(&attachment.node) {
             attachment.node.clone_from(node);
+            // A listing is mostly what is known.
+            if others.get(&attachment.of).is_some_and(|known| *known.0 == attachment) {
+                return;
+            }
             if let Some(other) = others.first() {
                 share(&mut attachment, &other.0);
             }
