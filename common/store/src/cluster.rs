@@ -129,6 +129,18 @@ impl ReadTx<'_> {
         state.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
+    /// Tells `each` of the cluster's records as last seen, by path, one at a time: there may be tens of thousands.
+    pub fn cluster_records_each(&self, mut each: impl FnMut(&str, &[u8])) -> Result<(), StoreError> {
+        let Some(state) = self.state_if_there()? else { return Ok(()) };
+        let sql = "SELECT path, value FROM cluster_record ORDER BY path";
+        let read = |row: &Row<'_>| {
+            let (path, value): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            each(&path, &value);
+            Ok(())
+        };
+        state.rows(sql, [], read).map(drop)
+    }
+
     /// The cluster's records as last seen whose path begins with `prefix`, by path: path and value.
     pub fn cluster_records_below(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let Some(state) = self.state_if_there()? else { return Ok(Vec::new()) };
@@ -185,19 +197,19 @@ impl Tx<'_> {
     }
 
     /// Notes what was seen last at `revision`: of each path the value, or that it is gone.
-    pub fn cluster_seen<'a>(
+    pub fn cluster_seen<V: AsRef<[u8]>>(
         &self,
         revision: i64,
-        records: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+        records: impl IntoIterator<Item = (impl AsRef<str>, Option<V>)>,
     ) -> Result<(), StoreError> {
         let state = self.state()?;
         for (path, value) in records {
             match value {
                 Some(value) => {
                     let sql = "INSERT OR REPLACE INTO cluster_record (path, value) VALUES (?1, ?2)";
-                    state.execute(sql, params![path, value])?;
+                    state.execute(sql, params![path.as_ref(), value.as_ref()])?;
                 }
-                None => drop(state.execute("DELETE FROM cluster_record WHERE path = ?1", [path])?),
+                None => drop(state.execute("DELETE FROM cluster_record WHERE path = ?1", [path.as_ref()])?),
             }
         }
         let sql = "INSERT OR REPLACE INTO cluster_seen (id, revision) VALUES (1, ?1)";

@@ -146,6 +146,11 @@ impl Db {
         self.conn.query_row(sql, [], |row| row.get(0)).map_err(|err| self.error(sql, err))
     }
 
+    /// Gives back the memory that is held for later.
+    pub(crate) fn shrink(&self) -> Result<(), StoreError> {
+        self.batch("PRAGMA shrink_memory")
+    }
+
     fn batch(&self, sql: &str) -> Result<(), StoreError> {
         self.conn.execute_batch(sql).map_err(|err| self.error(sql, err))
     }

@@ -136,6 +136,13 @@ impl Store {
         done
     }
 
+    /// Gives back the memory that transactions left behind, pages of the databases in the first place. For a daemon that has
+    /// read or written much at once.
+    pub fn shrink(&self) -> Result<(), StoreError> {
+        self.run.shrink()?;
+        self.state.get().map_or(Ok(()), Db::shrink)
+    }
+
     /// A directory that was wiped, or a database that another process set aside, is noticed by its inode: a daemon
     /// must not go on writing into a file that nobody else sees.
     fn refresh(&mut self) -> Result<(), StoreError> {

@@ -1,7 +1,10 @@
 //! Names with the limits their owners set: the kernel for interfaces, the CNI specification for the others.
+//!
+//! A copy of a name shares its text: tens of thousands of records name the same few networks and nodes.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +40,7 @@ pub enum NameError {
 /// (`dev_valid_name` in the kernel's `net/core/dev.c`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct IfName(String);
+pub struct IfName(Arc<str>);
 
 impl IfName {
     /// Parses `text` as an interface name.
@@ -58,7 +61,7 @@ impl IfName {
         if name.chars().any(bad) {
             return Err(NameError::BadCharacter { kind: "interface name", name });
         }
-        Ok(Self(name))
+        Ok(Self(name.into()))
     }
 
     /// The name as text.
@@ -70,7 +73,7 @@ impl IfName {
 /// A container's identifier, by the CNI specification: a letter or digit, then letters, digits, `_`, `.` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
+pub struct ContainerId(Arc<str>);
 
 impl ContainerId {
     /// Parses `text` as a container identifier.
@@ -92,7 +95,7 @@ impl ContainerId {
 /// A network's name, by the same rule as [`ContainerId`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NetworkName(String);
+pub struct NetworkName(Arc<str>);
 
 impl NetworkName {
     /// Parses `text` as a network name.
@@ -109,7 +112,7 @@ impl NetworkName {
 /// A node's name in a cluster, by the same rule as [`ContainerId`]; usually the host's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NodeName(String);
+pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// Parses `text` as a node's name.
@@ -124,14 +127,14 @@ impl NodeName {
 }
 
 /// `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`: no length limit, so hash before putting one into a kernel name.
-fn cni_name(name: String, kind: &'static str) -> Result<String, NameError> {
+fn cni_name(name: String, kind: &'static str) -> Result<Arc<str>, NameError> {
     let mut bytes = name.bytes();
     let Some(first) = bytes.next() else { return Err(NameError::Empty { kind }) };
     let rest = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if !first.is_ascii_alphanumeric() || !bytes.all(rest) {
         return Err(NameError::BadCharacter { kind, name: shortened(&name) });
     }
-    Ok(name)
+    Ok(name.into())
 }
 
 /// At most sixty characters of `name`, so that a hostile megabyte is not echoed into logs.
@@ -163,7 +166,7 @@ macro_rules! name_traits {
         }
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
         impl AsRef<str> for $name {

@@ -1,4 +1,4 @@
-//! The three system calls no crate offers safely. All `unsafe` of this crate is here.
+//! The three system calls and the library call no crate offers safely. All `unsafe` of this crate is here.
 #![expect(unsafe_code, reason = "system calls that rustix offers only as unsafe functions or traits")]
 
 use std::ffi::{c_int, c_void};
@@ -43,6 +43,16 @@ pub(crate) fn namespace_type(fd: BorrowedFd<'_>) -> io::Result<c_int> {
 pub(crate) fn unshare_network() -> io::Result<()> {
     // SAFETY: the danger `unshare_unsafe` names is UnshareFlags::FILES, which is not asked for.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+}
+
+/// Gives the kernel back what the allocator keeps of freed memory (`malloc_trim(3)`): it keeps nearly everything by itself once
+/// something small was allocated behind it. Other C libraries than GNU's have no such call, and keep less.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes the allocator's own locks and touches only what is free; any padding is a valid argument.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// `AF_PACKET` and the size of its address, as the structure and the call have them.

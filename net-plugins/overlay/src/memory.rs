@@ -14,13 +14,11 @@ use crate::view::Deltas;
 /// [`StoreError`]: the records cannot be read.
 pub fn load(tx: &ReadTx<'_>) -> Result<Listing, StoreError> {
     let mut listing = Listing { revision: Revision(tx.cluster_revision()?), ..Listing::default() };
-    for (path, value) in tx.cluster_records()? {
-        match keys::read(&path, &value) {
-            Read::Entry(entry) => listing.entries.push(entry),
-            Read::Foreign(foreign) => listing.foreign.push(foreign),
-            Read::Index => (),
-        }
-    }
+    tx.cluster_records_each(|path, value| match keys::read(path, value) {
+        Read::Entry(entry) => listing.entries.push(entry),
+        Read::Foreign(foreign) => listing.foreign.push(foreign),
+        Read::Index => (),
+    })?;
     Ok(listing)
 }
 
@@ -45,6 +43,5 @@ pub fn networks(tx: &ReadTx<'_>) -> Result<Vec<OverlayNetwork>, StoreError> {
 ///
 /// [`StoreError`]: the records cannot be written.
 pub fn note(tx: &Tx<'_>, revision: Revision, deltas: &Deltas) -> Result<(), StoreError> {
-    let records = deltas.records();
-    tx.cluster_seen(revision.0, records.iter().map(|(path, value)| (path.as_str(), value.as_deref())))
+    tx.cluster_seen(revision.0, deltas.records())
 }

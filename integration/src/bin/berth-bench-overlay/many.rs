@@ -26,30 +26,39 @@ pub(crate) fn programmed() {
     }
 }
 
-/// The daemon's memory at its peak, with all of them seen through etcd: as they come, and after a start.
+/// The daemon's memory with all of them seen through etcd, as they come and after a start: once all is settled, and at its peak.
 pub(crate) fn memory(stage: &Stage) {
     stage.nodes[0].berth(&format!("network create -d overlay {NETWORK} --subnet 10.6.0.0/16"));
     // The first container finds who serves names; then the agent is alone.
     let node = stage.node(4, "overlay,dns");
     let member = node.attach(NETWORK, "alone").0;
     let mut node = node.with_roles(Some("overlay"));
+    let none = Memory::of(&node);
     node.figures(&["crowd", &stage.etcd.url, NETWORK, &MANY.to_string()]).run();
     sees_all(&node);
-    let live = peak(&node);
+    let live = Memory::of(&node);
     node.daemon.stop();
     node.daemon.start();
     sees_all(&node);
-    let started = peak(&node);
+    let started = Memory::of(&node);
     let mut node = node.with_roles(None);
     sees_all(&node);
-    let all_roles = peak(&node);
-    let words = "peak memory of `berthd` with 10,000 attachments elsewhere";
-    for (what, peak) in [
-        ("role `overlay`, as they come", live),
-        ("role `overlay`, started with them", started),
-        ("all roles, started with them", all_roles),
+    let all_roles = Memory::of(&node);
+    let wanted = Wanted::AtMost(25.0);
+    for (what, memory, settled_wanted) in [
+        ("none: role `overlay`", none, Wanted::Nothing),
+        ("10,000 attachments elsewhere: role `overlay`, as they come", live, wanted),
+        ("10,000 attachments elsewhere: role `overlay`, started with them", started, wanted),
+        ("10,000 attachments elsewhere: all roles, started with them", all_roles, Wanted::Nothing),
     ] {
-        row(&format!("{words}: {what}"), "MB", peak, None, Wanted::AtMost(25.0));
+        row(&format!("memory of `berthd` with {what}, settled"), "MB", memory.settled, None, settled_wanted);
+        row(
+            &format!("memory of `berthd` with {what}, at its peak"),
+            "MB",
+            memory.peak,
+            None,
+            Wanted::Nothing,
+        );
     }
     member.del();
     node.daemon.stop();
@@ -69,9 +78,21 @@ fn sees_all(node: &Node) {
     std::thread::sleep(std::time::Duration::from_secs(2));
 }
 
-/// The most that the daemon had in memory since its start, MB.
-fn peak(node: &Node) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon.pid().unwrap())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+/// What the daemon has in memory, MB.
+struct Memory {
+    settled: f64,
+    /// The most since its start.
+    peak: f64,
+}
+
+impl Memory {
+    fn of(node: &Node) -> Self {
+        let path = format!("/proc/{}/status", node.daemon.pid().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let megabytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+        };
+        Self { settled: megabytes("VmRSS:"), peak: megabytes("VmHWM:") }
+    }
 }

@@ -72,8 +72,8 @@ pub(crate) fn attachment(node: &Node, of: &str, address: &str, generation: u64) 
         epoch: node.epoch,
         mac: MacAddr([2, 0, 0, 0, 0, 9]),
         addresses: [address.parse().unwrap()].into(),
-        names: vec![of.to_owned()],
-        services: Vec::new(),
+        names: [of.to_owned()].into(),
+        services: Box::default(),
         generation,
     }
 }

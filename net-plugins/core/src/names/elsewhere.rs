@@ -18,7 +18,7 @@ use crate::error::{Chain, CoreError};
 const ONE_BY_ONE: usize = 256;
 
 /// What is known of a container on another host. Stored as JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Elsewhere {
     /// Its names, the one it is best known by first.
     pub names: Vec<String>,

@@ -61,7 +61,7 @@ pub struct SplitDomain {
 }
 
 /// What a port is called (RFC 2782): `_NAME._PROTO`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServiceName {
     /// The name, without the underscore.
     pub name: String,

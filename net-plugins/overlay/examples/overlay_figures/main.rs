@@ -66,8 +66,8 @@ fn attachment(network: &NetworkName, node: &Node, number: u32) -> OverlayAttachm
         epoch: node.epoch,
         mac: MacAddr([2, 0x77, 0, high, middle, low]),
         addresses: [].into(),
-        names: vec![format!("c{number}")],
-        services: Vec::new(),
+        names: [format!("c{number}")].into(),
+        services: Box::default(),
         generation: 1,
     }
 }

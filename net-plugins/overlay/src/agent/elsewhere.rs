@@ -1,6 +1,7 @@
 //! The names of other nodes' containers, for this node's DNS server. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 use berth_core::names::{Elsewhere, ServiceName};
@@ -12,19 +13,75 @@ use crate::view::View;
 
 /// Everybody who is answered here and lives elsewhere, of the networks `joined` by this node.
 pub fn everybody<'a>(
-    view: &View,
-    silence: &Silence,
-    me: &NodeName,
+    view: &'a View,
+    silence: &'a Silence,
+    me: &'a NodeName,
     joined: impl IntoIterator<Item = &'a NetworkName>,
     now: Instant,
-) -> BTreeMap<AttachmentKey, Elsewhere> {
-    let mut all = BTreeMap::new();
-    for network in joined.into_iter().filter_map(|name| view.network(name)) {
-        for node in network.nodes().filter(|node| *node != me && !silence.is_over(node, now)) {
-            all.extend(network.attachments_of(node).filter_map(|attachment| of(attachment)));
+) -> impl Iterator<Item = (AttachmentKey, Elsewhere)> {
+    joined.into_iter().filter_map(|name| view.network(name)).flat_map(move |network| {
+        let nodes = network.nodes().filter(move |node| *node != me && !silence.is_over(node, now));
+        nodes.flat_map(|node| network.attachments_of(node)).filter_map(|attachment| of(attachment))
+    })
+}
+
+/// Who is on record as being elsewhere. What is on record of them stands in the store and follows from the view: here is only
+/// what tells whether it is the same.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    fingerprints: BTreeMap<AttachmentKey, u64>,
+    hasher: RandomState,
+}
+
+impl Recorded {
+    /// Whether exactly `elsewhere` is on record of `key`; wrong once in 2^64.
+    pub fn says(&self, key: &AttachmentKey, elsewhere: &Elsewhere) -> bool {
+        self.fingerprints.get(key).is_some_and(|found| *found == self.fingerprint(elsewhere))
+    }
+
+    /// Whether something is on record of `key`.
+    pub fn contains(&self, key: &AttachmentKey) -> bool {
+        self.fingerprints.contains_key(key)
+    }
+
+    /// Of whom something is on record, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &AttachmentKey> {
+        self.fingerprints.keys()
+    }
+
+    /// `elsewhere` is put on record of `key`.
+    pub fn note(&mut self, key: AttachmentKey, elsewhere: &Elsewhere) {
+        let fingerprint = self.fingerprint(elsewhere);
+        self.fingerprints.insert(key, fingerprint);
+    }
+
+    /// Nothing is on record of `key` any more.
+    pub fn forget(&mut self, key: &AttachmentKey) {
+        self.fingerprints.remove(key);
+    }
+
+    /// Nothing is on record of `network` any more.
+    pub fn forget_network(&mut self, network: &NetworkName) {
+        self.fingerprints.retain(|key, _| key.network != *network);
+    }
+
+    fn fingerprint(&self, elsewhere: &Elsewhere) -> u64 {
+        self.hasher.hash_one(elsewhere)
+    }
+}
+
+impl Extend<(AttachmentKey, Elsewhere)> for Recorded {
+    fn extend<I: IntoIterator<Item = (AttachmentKey, Elsewhere)>>(&mut self, all: I) {
+        let mut last: Option<AttachmentKey> = None;
+        for (mut key, elsewhere) in all {
+            // Neighbours have the network in common, and nearly always what the interface is called.
+            if let Some(last) = last.filter(|last| last.network == key.network && last.ifname == key.ifname) {
+                (key.network, key.ifname) = (last.network, last.ifname);
+            }
+            last = Some(key.clone());
+            self.note(key, &elsewhere);
         }
     }
-    all
 }
 
 /// What `attachment` is answered as, if it has a name.
@@ -35,7 +92,7 @@ pub fn of(attachment: &OverlayAttachment) -> Option<(AttachmentKey, Elsewhere)> 
         Some(ServiceName { name: name.clone()?, proto: *proto, port: *port })
     };
     let elsewhere = Elsewhere {
-        names: names.clone(),
+        names: names.to_vec(),
         addrs: addresses.iter().copied().collect(),
         services: services.iter().filter_map(service).collect(),
     };
@@ -57,6 +114,19 @@ mod tests {
     use crate::cluster::{Change, Entry, Revision};
 
     #[test]
+    fn what_is_on_record_is_told_from_what_is_not() {
+        let one = |name: &str| of(&named(attachment("n2", name, "10.0.0.3", 1), name)).unwrap();
+        let ((key, web), (other, db)) = (one("web"), one("db"));
+        let mut recorded = Recorded::default();
+        recorded.extend([(key.clone(), web.clone())]);
+        assert!(recorded.says(&key, &web) && !recorded.says(&key, &db) && !recorded.says(&other, &web));
+        recorded.note(key.clone(), &db);
+        assert!(recorded.says(&key, &db) && recorded.contains(&key));
+        recorded.forget(&key);
+        assert_eq!(recorded.keys().count(), 0);
+    }
+
+    #[test]
     fn names_are_of_containers_elsewhere_on_nodes_that_are_heard_of() {
         let mut view = View::default();
         let entries = [
@@ -75,12 +145,10 @@ mod tests {
         silence.follow(&view, now);
         let names = |now| {
             let all = everybody(&view, &silence, &me, [&blue], now);
-            all.into_iter()
-                .map(|(key, one)| format!("{} {}", key.container, one.names[0]))
-                .collect::<Vec<_>>()
+            all.map(|(key, one)| format!("{} {}", key.container, one.names[0])).collect::<Vec<_>>()
         };
         assert_eq!(names(now), ["n2..c1 web", "n3..c1 lost"]);
         assert_eq!(names(now + GRACE), ["n2..c1 web"]);
-        assert_eq!(everybody(&view, &silence, &me, [], now).len(), 0, "of networks this node is on");
+        assert_eq!(everybody(&view, &silence, &me, [], now).count(), 0, "of networks this node is on");
     }
 }

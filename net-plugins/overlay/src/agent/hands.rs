@@ -11,6 +11,7 @@ use berth_netlink::{Netlink, NetlinkError};
 use berth_store::{BootTime, Dirs, LeaseScope};
 use berth_types::{AttachmentKey, NetworkName, NodeName};
 
+use super::elsewhere::Recorded;
 use super::local::{self, Me};
 use crate::cluster::{EntryKey, Listing, Revision};
 use crate::entries::{Entries, Holder, Touched};
@@ -34,7 +35,7 @@ pub(super) struct Loaded {
     pub(super) membership: Option<Membership>,
     pub(super) seen: Listing,
     pub(super) joined: BTreeMap<NetworkName, Joined>,
-    pub(super) elsewhere: BTreeMap<AttachmentKey, Elsewhere>,
+    pub(super) elsewhere: Recorded,
 }
 
 /// What has changed of a network, for the kernel.
@@ -71,12 +72,9 @@ impl Hands {
         let seen = self.berth.store_mut().read(|tx| memory::load(tx).map_err(CoreError::from))?;
         let joined = Joined::all(&mut self.berth)?;
         self.networks.retain(|name, _| joined.contains_key(name));
-        Ok(Loaded {
-            membership: Membership::read(&mut self.berth)?,
-            seen,
-            joined,
-            elsewhere: self.berth.elsewhere()?.into_iter().collect(),
-        })
+        let mut elsewhere = Recorded::default();
+        elsewhere.extend(self.berth.elsewhere()?);
+        Ok(Loaded { membership: Membership::read(&mut self.berth)?, seen, joined, elsewhere })
     }
 
     /// What this node is to publish, by the records as they are now.
@@ -201,6 +199,14 @@ impl Hands {
     pub(super) fn round(&mut self) -> Vec<(NetworkName, Result<Report, ReconcileError>)> {
         let names: Vec<NetworkName> = self.networks.keys().cloned().collect();
         names.into_iter().map(|name| (name.clone(), self.full(&name))).collect()
+    }
+
+    /// Gives back the memory that much work left behind.
+    pub(super) fn shrink(&mut self) {
+        if let Err(err) = self.berth.store_mut().shrink() {
+            tracing::debug!(error = %Chain(&err), "the records keep their memory");
+        }
+        berth_netlink::give_memory_back();
     }
 
     /// The ways to other nodes' tunnel ends.

@@ -74,8 +74,8 @@ fn of_node(me: &Me, joined: &Joined) -> OverlayAttachment {
         epoch: me.epoch,
         mac: joined.overlay.mac,
         addresses: joined.overlay.addresses.iter().map(|own| own.ip()).collect(),
-        names: Vec::new(),
-        services: Vec::new(),
+        names: Box::default(),
+        services: Box::default(),
         generation: 0,
     }
 }
@@ -102,7 +102,7 @@ fn of_container(
         epoch: me.epoch,
         mac: record.mac,
         addresses: record.leases.iter().map(|lease| lease.address.ip()).collect(),
-        names,
+        names: names.into(),
         services: services.into_iter().map(service).collect(),
         generation: 0,
     })

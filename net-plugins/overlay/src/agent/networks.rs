@@ -249,7 +249,7 @@ impl Agent {
             Ok(true) => {
                 self.joined.remove(name);
                 self.troubles.remove(name);
-                self.elsewhere.retain(|key, _| key.network != *name);
+                self.elsewhere.forget_network(name);
                 self.wanted.retain(|key, _| !is_of(key, name));
             }
             Ok(false) => {

@@ -1,6 +1,6 @@
 //! What follows from what is heard: of the cluster, of the records at the start, and of the kernel in each round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +21,9 @@ use crate::membership::Membership;
 use crate::model::{Occupant, OverlayAttachment};
 use crate::reconcile::{ReconcileError, Report};
 use crate::view::{Deltas, NodeView, Turn, View};
+
+/// So many records that change are worth it to give memory back.
+const MUCH: usize = 500;
 
 type Reports = Vec<(NetworkName, Result<Report, ReconcileError>)>;
 
@@ -73,7 +76,9 @@ impl Agent {
                 self.unlinked = Some(err.to_string());
             }
         }
-        self.names_anew(Instant::now()).await
+        self.names_anew(Instant::now()).await?;
+        self.turned = MUCH;
+        self.slim().await
     }
 
     /// Makes all networks of this node, and what the kernel is to hold for them.
@@ -120,6 +125,8 @@ impl Agent {
                 self.counters.listings += 1;
                 self.connected();
                 let deltas = self.view.replace(listing);
+                // What was listed is gone again, whether it was news or not.
+                self.turned = MUCH;
                 self.acknowledged.clear();
                 if let Some(link) = &mut self.link {
                     link.listed = true;
@@ -127,7 +134,7 @@ impl Agent {
                 self.follow(deltas).await?;
                 self.publish(None);
                 self.tend();
-                Ok(())
+                self.slim().await
             }
             FromCluster::Changed(revision, changes) => {
                 if self.connected() {
@@ -207,18 +214,14 @@ impl Agent {
             return Ok(());
         }
         self.last_change_ms = unix_ms().unsigned_abs();
+        self.turned += deltas.len();
         self.silence.follow(&self.view, now);
         self.acknowledged.follow(&deltas);
         let deltas = Arc::new(deltas);
         let note = Some((self.view.revision(), Arc::clone(&deltas)));
         let mut work = Work { note, kernel: self.kernel_changes(&deltas), ..Work::default() };
         self.name_changes(&deltas, now, &mut work);
-        for (key, elsewhere) in &work.known {
-            self.elsewhere.insert(key.clone(), elsewhere.clone());
-        }
-        for key in &work.gone {
-            self.elsewhere.remove(key);
-        }
+        self.recorded(&work);
         let reports = self.with(move |hands| hands.work(work)).await?;
         self.reported(reports, false);
         if !deltas.nodes.is_empty() {
@@ -230,7 +233,18 @@ impl Agent {
         if self.is_about_me(&deltas) {
             self.publish(None);
         }
-        self.look_for_awaited().await
+        self.look_for_awaited().await?;
+        drop(deltas);
+        self.slim().await
+    }
+
+    /// Gives memory back once much has changed: the work on it takes more than what is kept.
+    async fn slim(&mut self) -> Result<(), AgentError> {
+        if self.turned < MUCH {
+            return Ok(());
+        }
+        self.turned = 0;
+        self.with(Hands::shrink).await
     }
 
     fn kernel_changes(&self, deltas: &Deltas) -> BTreeMap<NetworkName, KernelChange> {
@@ -263,11 +277,11 @@ impl Agent {
             let before = turn.before.as_deref().and_then(elsewhere::key);
             match (before, after) {
                 (_, Some((key, elsewhere))) => {
-                    if self.elsewhere.get(&key) != Some(&elsewhere) {
+                    if !self.elsewhere.says(&key, &elsewhere) {
                         work.known.push((key, elsewhere));
                     }
                 }
-                (Some(key), None) if self.elsewhere.contains_key(&key) => work.gone.push(key),
+                (Some(key), None) if self.elsewhere.contains(&key) => work.gone.push(key),
                 (_, None) => (),
             }
         }
@@ -276,15 +290,31 @@ impl Agent {
     /// Compares the names of all other nodes' containers with those on record.
     pub(super) async fn names_anew(&mut self, now: Instant) -> Result<(), AgentError> {
         let Some(me) = self.link.as_ref().map(Link::me) else { return Ok(()) };
-        let all = elsewhere::everybody(&self.view, &self.silence, &me.name, self.joined.keys(), now);
-        let gone: Vec<_> = self.elsewhere.keys().filter(|key| !all.contains_key(key)).cloned().collect();
-        let is_new = |(key, one): &(&_, &_)| self.elsewhere.get(key) != Some(one);
-        let known: Vec<_> = all.iter().filter(is_new).map(|(key, one)| (key.clone(), one.clone())).collect();
-        self.elsewhere = all;
+        let (mut here, mut known) = (BTreeSet::new(), Vec::new());
+        for (key, one) in elsewhere::everybody(&self.view, &self.silence, &me.name, self.joined.keys(), now) {
+            here.insert(key.clone());
+            if !self.elsewhere.says(&key, &one) {
+                known.push((key, one));
+            }
+        }
+        let gone: Vec<_> = self.elsewhere.keys().filter(|key| !here.contains(key)).cloned().collect();
+        drop(here);
         if !gone.is_empty() || !known.is_empty() {
-            self.with(move |hands| hands.work(Work { known, gone, ..Work::default() })).await?;
+            let work = Work { known, gone, ..Work::default() };
+            self.recorded(&work);
+            self.with(move |hands| hands.work(work)).await?;
         }
         Ok(())
+    }
+
+    /// Notes which names `work` puts on record.
+    fn recorded(&mut self, work: &Work) {
+        for (key, elsewhere) in &work.known {
+            self.elsewhere.note(key.clone(), elsewhere);
+        }
+        for key in &work.gone {
+            self.elsewhere.forget(key);
+        }
     }
 
     /// Whether somebody else changed records of this node.

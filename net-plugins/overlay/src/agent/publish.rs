@@ -216,7 +216,7 @@ mod tests {
     fn what_changed_or_is_of_an_earlier_epoch_is_written_anew() {
         let one = attachment("n1", "c1", "10.0.0.2", 3);
         let view = view(vec![Entry::Attachment(one.clone())]);
-        let renamed = OverlayAttachment { names: vec!["web".into()], ..one.clone() };
+        let renamed = OverlayAttachment { names: ["web".into()].into(), ..one.clone() };
         let returned = OverlayAttachment { epoch: 9, ..one };
         for wanted in [wanted(&[renamed]), wanted(&[returned])] {
             assert!(matches!(writes(&view, &Acknowledged::default(), &wanted)[..], [Write::Put(_)]));

@@ -52,12 +52,12 @@ pub(crate) fn attachment(node: &str, container: &str, address: &str, generation:
         epoch: 1,
         mac: "0a:00:00:00:00:01".parse().unwrap(),
         addresses: [address.parse().unwrap()].into(),
-        names: Vec::new(),
-        services: Vec::new(),
+        names: Box::default(),
+        services: Box::default(),
         generation,
     }
 }
 
 pub(crate) fn named(attachment: OverlayAttachment, name: &str) -> OverlayAttachment {
-    OverlayAttachment { names: vec![name.to_owned()], ..attachment }
+    OverlayAttachment { names: [name.to_owned()].into(), ..attachment }
 }

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use berth_core::names::Elsewhere;
 use berth_core::{Chain, CoreError};
 use berth_store::Dirs;
-use berth_types::{AttachmentKey, BootId, NetworkName};
+use berth_types::{BootId, NetworkName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::AgentError;
 use super::command::{Command, Reply};
+use super::elsewhere::Recorded;
 use super::hands::Hands;
 use super::local::Me;
 use super::networks::Claimed;
@@ -61,7 +61,7 @@ pub(super) struct Agent {
     /// What a network's packets do not fit through, as of the last round.
     pub(super) narrow: BTreeMap<NetworkName, Vec<MtuFault>>,
     /// Who is on record as being elsewhere.
-    pub(super) elsewhere: BTreeMap<AttachmentKey, Elsewhere>,
+    pub(super) elsewhere: Recorded,
     /// What this node is to publish.
     pub(super) wanted: BTreeMap<EntryKey, OverlayAttachment>,
     pub(super) acknowledged: Acknowledged,
@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub(super) tend_at: Instant,
     pub(super) counters: CountersView,
     pub(super) last_change_ms: u64,
+    /// Records that changed since memory was given back.
+    pub(super) turned: usize,
 }
 
 /// This node's connection to its cluster.
@@ -158,7 +160,7 @@ impl Agent {
             joined: BTreeMap::new(),
             troubles: BTreeMap::new(),
             narrow: BTreeMap::new(),
-            elsewhere: BTreeMap::new(),
+            elsewhere: Recorded::default(),
             wanted: BTreeMap::new(),
             acknowledged: Acknowledged::default(),
             writing: BTreeSet::new(),
@@ -173,6 +175,7 @@ impl Agent {
             tend_at: now + TEND,
             counters: CountersView::default(),
             last_change_ms: 0,
+            turned: 0,
         };
         agent.load().await?;
         Ok(agent)

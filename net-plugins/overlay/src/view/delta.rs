@@ -56,8 +56,13 @@ impl Deltas {
         self.nodes.is_empty() && self.networks.is_empty()
     }
 
-    /// The records that are other than they were, as they are written down: path and value, or that it is gone.
-    pub fn records(&self) -> Vec<(String, Option<Vec<u8>>)> {
+    /// How many records are other than they were, about.
+    pub fn len(&self) -> usize {
+        self.nodes.len() + self.networks.values().map(NetworkDelta::len).sum::<usize>()
+    }
+
+    /// The records that are other than they were, as they are written down, one at a time: path and value, or that it is gone.
+    pub fn records(&self) -> impl Iterator<Item = (String, Option<Vec<u8>>)> {
         let mut records = Vec::new();
         for (name, turn) in &self.nodes {
             let side = |side: fn(&NodeView) -> &Option<Arc<Node>>,
@@ -70,10 +75,7 @@ impl Deltas {
             records.extend(side(|view| &view.present, Entry::Node, EntryKey::Node(name.clone())));
             records.extend(side(|view| &view.known, Entry::Known, EntryKey::Known(name.clone())));
         }
-        for (name, delta) in &self.networks {
-            delta.records(name, &mut records);
-        }
-        records
+        records.into_iter().chain(self.networks.iter().flat_map(|(name, delta)| delta.records(name)))
     }
 
     pub(super) fn network(&mut self, name: &NetworkName) -> &mut NetworkDelta {
@@ -107,7 +109,12 @@ impl NetworkDelta {
             && lends.is_empty()
     }
 
-    fn records(&self, network: &NetworkName, records: &mut Vec<(String, Option<Vec<u8>>)>) {
+    fn len(&self) -> usize {
+        let Self { record, addresses: _, attachments, blocks, lends } = self;
+        usize::from(record.is_some()) + attachments.len() + blocks.len() + lends.len()
+    }
+
+    fn records(&self, network: &NetworkName) -> impl Iterator<Item = (String, Option<Vec<u8>>)> {
         fn value<T: Clone>(turn: &Turn<T>, entry: fn(T) -> Entry) -> Option<Vec<u8>> {
             turn.after.as_deref().map(|after| entry(after.clone()).value())
         }
@@ -122,7 +129,7 @@ impl NetworkDelta {
             .iter()
             .map(|(address, turn)| (EntryKey::Lend(network.clone(), *address), value(turn, Entry::Lend)));
         let all = record.chain(attachments).chain(blocks).chain(lends);
-        records.extend(all.map(|(key, value)| (key.path(), value)));
+        all.map(|(key, value)| (key.path(), value))
     }
 
     fn settle(&mut self) {

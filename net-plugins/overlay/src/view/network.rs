@@ -1,7 +1,8 @@
 //! One network as last seen.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,13 +15,56 @@ use crate::model::{Block, Lend, Occupant, OverlayAttachment, OverlayNetwork};
 
 /// One network: its record, and what is on it. Things can be on it whose network's record is not there, for a moment or because
 /// somebody removed it by hand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct NetworkView {
     record: Option<Arc<OverlayNetwork>>,
-    attachments: BTreeMap<NodeName, BTreeMap<Occupant, Arc<OverlayAttachment>>>,
+    attachments: BTreeMap<NodeName, BTreeSet<ByOccupant>>,
     by_address: BTreeMap<IpAddr, Holders>,
     blocks: BTreeMap<IpNetwork, Arc<Block>>,
     lends: BTreeMap<IpAddr, Arc<Lend>>,
+}
+
+impl Eq for NetworkView {}
+
+impl PartialEq for NetworkView {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { record, attachments: _, by_address, blocks, lends } = other;
+        self.attachments().eq(other.attachments())
+            && self.record == *record
+            && self.by_address == *by_address
+            && self.blocks == *blocks
+            && self.lends == *lends
+    }
+}
+
+/// An attachment of a node, known by whose it is: a key of its own would be half as large as the record.
+#[derive(Debug, Clone)]
+struct ByOccupant(Arc<OverlayAttachment>);
+
+impl Borrow<Occupant> for ByOccupant {
+    fn borrow(&self) -> &Occupant {
+        &self.0.of
+    }
+}
+
+impl Ord for ByOccupant {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.of.cmp(&other.0.of)
+    }
+}
+
+impl PartialOrd for ByOccupant {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for ByOccupant {}
+
+impl PartialEq for ByOccupant {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
 }
 
 /// Who says that an address is theirs. Never empty; nearly always one.
@@ -28,7 +72,7 @@ pub struct NetworkView {
 pub struct Holders {
     believed: Arc<OverlayAttachment>,
     /// Greatest generation first.
-    others: Vec<Arc<OverlayAttachment>>,
+    others: Box<[Arc<OverlayAttachment>]>,
 }
 
 impl Holders {
@@ -51,7 +95,7 @@ impl Holders {
     }
 
     fn into_all(self) -> Vec<Arc<OverlayAttachment>> {
-        let mut all = self.others;
+        let mut all = self.others.into_vec();
         all.push(self.believed);
         all
     }
@@ -69,17 +113,17 @@ impl NetworkView {
 
     /// The attachments, by node.
     pub fn attachments(&self) -> impl Iterator<Item = &Arc<OverlayAttachment>> {
-        self.attachments.values().flat_map(BTreeMap::values)
+        self.attachments.values().flatten().map(|one| &one.0)
     }
 
     /// The attachments of one node.
     pub fn attachments_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<OverlayAttachment>> + use<'_> {
-        self.attachments.get(node).into_iter().flat_map(BTreeMap::values)
+        self.attachments.get(node).into_iter().flatten().map(|one| &one.0)
     }
 
     /// One attachment.
     pub fn attachment(&self, node: &NodeName, of: &Occupant) -> Option<&Arc<OverlayAttachment>> {
-        self.attachments.get(node)?.get(of)
+        self.attachments.get(node)?.get(of).map(|one| &one.0)
     }
 
     /// The nodes that something of is on the network.
@@ -165,17 +209,27 @@ impl NetworkView {
         delta.record.get_or_insert(Turn { before, after: None }).after = after;
     }
 
-    pub(super) fn put_attachment(&mut self, attachment: OverlayAttachment, delta: &mut NetworkDelta) {
+    pub(super) fn put_attachment(&mut self, mut attachment: OverlayAttachment, delta: &mut NetworkDelta) {
+        if let Some((node, others)) = self.attachments.get_key_value(&attachment.node) {
+            attachment.node.clone_from(node);
+            // A listing is mostly what is known.
+            if others.get(&attachment.of).is_some_and(|known| *known.0 == attachment) {
+                return;
+            }
+            if let Some(other) = others.first() {
+                share(&mut attachment, &other.0);
+            }
+        }
         let attachment = Arc::new(attachment);
         let of_node = self.attachments.entry(attachment.node.clone()).or_default();
-        let before = of_node.insert(attachment.of.clone(), Arc::clone(&attachment));
+        let before = of_node.replace(ByOccupant(Arc::clone(&attachment))).map(|one| one.0);
         note(&mut delta.attachments, attachment.key(), before.clone(), Some(Arc::clone(&attachment)));
         self.turn_addresses(before.as_ref(), Some(&attachment), delta);
     }
 
     pub(super) fn take_attachment(&mut self, node: &NodeName, of: &Occupant, delta: &mut NetworkDelta) {
         let Some(of_node) = self.attachments.get_mut(node) else { return };
-        let Some(before) = of_node.remove(of) else { return };
+        let Some(ByOccupant(before)) = of_node.take(of) else { return };
         if of_node.is_empty() {
             self.attachments.remove(node);
         }
@@ -225,6 +279,17 @@ impl NetworkView {
 
     pub(super) fn take_lend(&mut self, address: IpAddr, delta: &mut NetworkDelta) {
         note(&mut delta.lends, address, self.lends.remove(&address), None);
+    }
+}
+
+/// Has `attachment` share what it has in common with `other` of its network: its interface is nearly always called the same.
+fn share(attachment: &mut OverlayAttachment, other: &OverlayAttachment) {
+    attachment.network.clone_from(&other.network);
+    if let (Occupant::Container { ifname, .. }, Occupant::Container { ifname: of_other, .. }) =
+        (&mut attachment.of, &other.of)
+        && ifname == of_other
+    {
+        ifname.clone_from(of_other);
     }
 }
 

@@ -75,8 +75,8 @@ fn attachment(net: u8, on: u8, of: u8, addresses: &[u8], generation: u64) -> Ove
         epoch: 1,
         mac: MacAddr([2, 0, 0, net, on, of]),
         addresses: addresses.iter().map(|last| ip(*last)).collect(),
-        names: vec![format!("c{of}")],
-        services: Vec::new(),
+        names: [format!("c{of}")].into(),
+        services: Box::default(),
         generation,
     }
 }
@@ -312,7 +312,7 @@ fn ten_thousand_attachments_fit_into_a_part_of_the_agents_memory() {
         Change::Put(Entry::Attachment(OverlayAttachment {
             of: Occupant::Container { id, ifname: "eth0".parse().unwrap() },
             addresses: [IpAddr::from([10, 1, high, low])].into(),
-            names: vec![format!("service-{number}")],
+            names: [format!("service-{number}")].into(),
             ..attachment(0, 1, 1, &[], u64::from(number))
         }))
     });

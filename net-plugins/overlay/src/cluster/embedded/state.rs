@@ -270,7 +270,7 @@ impl Shared {
                     holder: format!("node {owner} (the file deals its part to it)"),
                 });
             }
-            for address in addresses {
+            for address in addresses.iter() {
                 let holder = state.entries.values().find(|entry| holds(entry, network, *address, &key));
                 if let Some(Entry::Attachment(holder)) = holder {
                     let what = format!("address {address} of network `{network}`");

@@ -168,7 +168,7 @@ fn earlier(record: &str, seen: &Seen) -> Option<OverlayAttachment> {
 
 /// The keys of addresses that `earlier` has and `attachment` has not.
 fn dropped_of(earlier: &OverlayAttachment, attachment: &OverlayAttachment) -> Vec<String> {
-    let dropped = earlier.addresses.difference(&attachment.addresses);
+    let dropped = earlier.addresses.iter().filter(|address| !attachment.addresses.contains(address));
     dropped.map(|address| keys::address(&attachment.network, *address)).collect()
 }
 

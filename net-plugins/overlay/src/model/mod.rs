@@ -3,12 +3,15 @@
 //! All are written as JSON. Each carries `v`, the layout, so that a later version can tell what an earlier one wrote; what
 //! cannot be read is reported and passed over, never fatal.
 
-use std::collections::BTreeSet;
+mod addresses;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_types::{BootId, ContainerId, IfName, MacAddr, NetworkName, NodeName, Proto, Vni};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+
+pub use addresses::Addresses;
 
 /// The layout of every record that this version writes.
 pub const LAYOUT: u32 = 1;
@@ -116,13 +119,13 @@ pub struct OverlayAttachment {
     /// Its Ethernet address.
     pub mac: MacAddr,
     /// Its addresses.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Addresses,
     /// What it is called on the network, the best name first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<String>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub names: Box<[String]>,
     /// Ports that have a name or are published, for SRV records.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub services: Vec<Service>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub services: Box<[Service]>,
     /// Grows with each change: of two records of one address the greater is believed.
     pub generation: u64,
 }
@@ -230,7 +233,7 @@ mod tests {
         let text = r#"{"v":1,"network":"blue","of":{"container":{"id":"c1","ifname":"eth0"}},"node":"n1","epoch":3,
             "mac":"02:42:0a:00:00:02","addresses":["10.0.0.2"],"generation":7,"colour":"red"}"#;
         let read: OverlayAttachment = serde_json::from_str(text).unwrap();
-        assert_eq!(read.names, Vec::<String>::new());
+        assert_eq!(*read.names, [] as [String; 0]);
         let again: OverlayAttachment = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again, read);
     }
