@@ -158,7 +158,7 @@ fn peers_tell_each_other_their_attachments_and_a_silent_one_keeps_them() {
             sees(&agent, "b", |view| has(view, &b)).await;
             steps.reached(1);
             // A change is told, not looked for.
-            let moved = OverlayAttachment { generation: 2, names: vec!["anew".to_owned()], ..b.clone() };
+            let moved = OverlayAttachment { generation: 2, names: ["anew".to_owned()].into(), ..b.clone() };
             sees(&agent, "b anew", |view| has(view, &moved)).await;
             let alive = |view: &View| view.node(&node_name("n1")).map(|node| node.status());
             sees(&agent, "n1 alive", |view| alive(view) == Some(NodeStatus::Alive)).await;
@@ -182,7 +182,7 @@ fn peers_tell_each_other_their_attachments_and_a_silent_one_keeps_them() {
             let agent = agent(second, 1, Listing::default()).await;
             agent.put_attachment(&b).await.unwrap();
             steps.other(1).await;
-            let moved = OverlayAttachment { generation: 2, names: vec!["anew".to_owned()], ..b.clone() };
+            let moved = OverlayAttachment { generation: 2, names: ["anew".to_owned()].into(), ..b.clone() };
             agent.put_attachment(&moved).await.unwrap();
             sees(&agent, "a", |view| has(view, &a)).await;
             // Addresses are one's own: what the other has is refused, and so is its part.
