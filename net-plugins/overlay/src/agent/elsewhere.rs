@@ -1,6 +1,6 @@
 //! The names of other nodes' containers, for this node's DNS server. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
@@ -25,62 +25,52 @@ pub fn everybody<'a>(
     })
 }
 
-/// Who is on record as being elsewhere. What is on record of them stands in the store and follows from the view: here is only
-/// what tells whether it is the same.
-#[derive(Debug, Default)]
+/// Who is on record as being elsewhere. Keys and what is said of them stand in the store and follow from the view; here are
+/// fingerprints, which tell what is on record from what is not. Two of tens of thousands are alike in one of 2^32 agents.
+#[derive(Debug, Clone, Default)]
 pub struct Recorded {
-    fingerprints: BTreeMap<AttachmentKey, u64>,
+    /// By network: what is said, by the key.
+    networks: BTreeMap<NetworkName, HashMap<u64, u64>>,
     hasher: RandomState,
 }
 
 impl Recorded {
-    /// Whether exactly `elsewhere` is on record of `key`; wrong once in 2^64.
+    /// Whether exactly `elsewhere` is on record of `key`.
     pub fn says(&self, key: &AttachmentKey, elsewhere: &Elsewhere) -> bool {
-        self.fingerprints.get(key).is_some_and(|found| *found == self.fingerprint(elsewhere))
+        self.found(key).is_some_and(|found| *found == self.hasher.hash_one(elsewhere))
     }
 
     /// Whether something is on record of `key`.
     pub fn contains(&self, key: &AttachmentKey) -> bool {
-        self.fingerprints.contains_key(key)
+        self.found(key).is_some()
     }
 
-    /// Of whom something is on record, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &AttachmentKey> {
-        self.fingerprints.keys()
+    /// Of how many something is on record.
+    pub fn count(&self) -> usize {
+        self.networks.values().map(HashMap::len).sum()
     }
 
     /// `elsewhere` is put on record of `key`.
-    pub fn note(&mut self, key: AttachmentKey, elsewhere: &Elsewhere) {
-        let fingerprint = self.fingerprint(elsewhere);
-        self.fingerprints.insert(key, fingerprint);
+    pub fn note(&mut self, key: &AttachmentKey, elsewhere: &Elsewhere) {
+        let (of, said) = (self.hasher.hash_one(key), self.hasher.hash_one(elsewhere));
+        self.networks.entry(key.network.clone()).or_default().insert(of, said);
     }
 
     /// Nothing is on record of `key` any more.
     pub fn forget(&mut self, key: &AttachmentKey) {
-        self.fingerprints.remove(key);
+        let of = self.hasher.hash_one(key);
+        if let Some(network) = self.networks.get_mut(&key.network) {
+            network.remove(&of);
+        }
     }
 
     /// Nothing is on record of `network` any more.
     pub fn forget_network(&mut self, network: &NetworkName) {
-        self.fingerprints.retain(|key, _| key.network != *network);
+        self.networks.remove(network);
     }
 
-    fn fingerprint(&self, elsewhere: &Elsewhere) -> u64 {
-        self.hasher.hash_one(elsewhere)
-    }
-}
-
-impl Extend<(AttachmentKey, Elsewhere)> for Recorded {
-    fn extend<I: IntoIterator<Item = (AttachmentKey, Elsewhere)>>(&mut self, all: I) {
-        let mut last: Option<AttachmentKey> = None;
-        for (mut key, elsewhere) in all {
-            // Neighbours have the network in common, and nearly always what the interface is called.
-            if let Some(last) = last.filter(|last| last.network == key.network && last.ifname == key.ifname) {
-                (key.network, key.ifname) = (last.network, last.ifname);
-            }
-            last = Some(key.clone());
-            self.note(key, &elsewhere);
-        }
+    fn found(&self, key: &AttachmentKey) -> Option<&u64> {
+        self.networks.get(&key.network)?.get(&self.hasher.hash_one(key))
     }
 }
 
@@ -118,12 +108,15 @@ mod tests {
         let one = |name: &str| of(&named(attachment("n2", name, "10.0.0.3", 1), name)).unwrap();
         let ((key, web), (other, db)) = (one("web"), one("db"));
         let mut recorded = Recorded::default();
-        recorded.extend([(key.clone(), web.clone())]);
+        recorded.note(&key, &web);
         assert!(recorded.says(&key, &web) && !recorded.says(&key, &db) && !recorded.says(&other, &web));
-        recorded.note(key.clone(), &db);
+        recorded.note(&key, &db);
         assert!(recorded.says(&key, &db) && recorded.contains(&key));
+        recorded.note(&other, &db);
         recorded.forget(&key);
-        assert_eq!(recorded.keys().count(), 0);
+        assert!(!recorded.contains(&key) && recorded.contains(&other));
+        recorded.forget_network(&other.network);
+        assert_eq!(recorded.count(), 0);
     }
 
     #[test]

@@ -73,7 +73,9 @@ impl Hands {
         let joined = Joined::all(&mut self.berth)?;
         self.networks.retain(|name, _| joined.contains_key(name));
         let mut elsewhere = Recorded::default();
-        elsewhere.extend(self.berth.elsewhere()?);
+        for (key, one) in self.berth.elsewhere()? {
+            elsewhere.note(&key, &one);
+        }
         Ok(Loaded { membership: Membership::read(&mut self.berth)?, seen, joined, elsewhere })
     }
 
@@ -199,6 +201,12 @@ impl Hands {
     pub(super) fn round(&mut self) -> Vec<(NetworkName, Result<Report, ReconcileError>)> {
         let names: Vec<NetworkName> = self.networks.keys().cloned().collect();
         names.into_iter().map(|name| (name.clone(), self.full(&name))).collect()
+    }
+
+    /// Who is on record as being elsewhere and is not among `here`.
+    pub(super) fn elsewhere_but(&mut self, here: &Recorded) -> Result<Vec<AttachmentKey>, CoreError> {
+        let on_record = self.berth.elsewhere()?.into_iter().map(|(key, _)| key);
+        Ok(on_record.filter(|key| !here.contains(key)).collect())
     }
 
     /// Gives back the memory that much work left behind.

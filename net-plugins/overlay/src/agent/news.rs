@@ -1,6 +1,6 @@
 //! What follows from what is heard: of the cluster, of the records at the start, and of the kernel in each round.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use berth_store::unix_ms;
 use berth_types::{NetworkName, fnv64};
 use tokio::sync::watch;
 
+use super::elsewhere::Recorded;
 use super::hands::{Hands, KernelChange, Work};
 use super::session::{FromCluster, Session};
 use super::state::{Agent, Link};
@@ -290,15 +291,20 @@ impl Agent {
     /// Compares the names of all other nodes' containers with those on record.
     pub(super) async fn names_anew(&mut self, now: Instant) -> Result<(), AgentError> {
         let Some(me) = self.link.as_ref().map(Link::me) else { return Ok(()) };
-        let (mut here, mut known) = (BTreeSet::new(), Vec::new());
+        let (mut here, mut known) = (Recorded::default(), Vec::new());
         for (key, one) in elsewhere::everybody(&self.view, &self.silence, &me.name, self.joined.keys(), now) {
-            here.insert(key.clone());
+            here.note(&key, &one);
             if !self.elsewhere.says(&key, &one) {
                 known.push((key, one));
             }
         }
-        let gone: Vec<_> = self.elsewhere.keys().filter(|key| !here.contains(key)).cloned().collect();
-        drop(here);
+        // Of those that are here, the ones on record are not news, or changed.
+        let new = known.iter().filter(|(key, _)| !self.elsewhere.contains(key)).count();
+        let gone = if self.elsewhere.count() + new > here.count() {
+            self.with(move |hands| hands.elsewhere_but(&here)).await??
+        } else {
+            Vec::new()
+        };
         if !gone.is_empty() || !known.is_empty() {
             let work = Work { known, gone, ..Work::default() };
             self.recorded(&work);
@@ -310,7 +316,7 @@ impl Agent {
     /// Notes which names `work` puts on record.
     fn recorded(&mut self, work: &Work) {
         for (key, elsewhere) in &work.known {
-            self.elsewhere.note(key.clone(), elsewhere);
+            self.elsewhere.note(key, elsewhere);
         }
         for key in &work.gone {
             self.elsewhere.forget(key);
@@ -338,6 +344,8 @@ impl Agent {
         self.refused.clear();
         self.publish(None);
         self.names_anew(Instant::now()).await?;
+        // What was compared is gone again.
+        self.with(Hands::shrink).await?;
         let now = self.began.elapsed();
         match failed || self.unlinked.is_some() {
             true => self.rounds.failed(now),
