@@ -1,17 +1,21 @@
 //! Members of this host's networks that are on other hosts: known by name and address, and in no namespace here.
 
 use berth_types::{AttachmentKey, NetworkName};
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use crate::codec::key;
 use crate::{ReadTx, StoreError, Tx};
 
 impl ReadTx<'_> {
-    /// Everybody, by key: the key and what was written of it.
-    pub fn elsewhere(&self) -> Result<Vec<(AttachmentKey, String)>, StoreError> {
+    /// Tells `each` of everybody, by key: the key and what was written of it.
+    pub fn elsewhere_each(&self, mut each: impl FnMut(AttachmentKey, String)) -> Result<(), StoreError> {
         let sql =
             "SELECT network, container, ifname, payload FROM elsewhere ORDER BY network, container, ifname";
-        self.run().rows(sql, [], |row| Ok((key(row, 0)?, row.get(3)?)))
+        let read = |row: &Row<'_>| {
+            each(key(row, 0)?, row.get(3)?);
+            Ok(())
+        };
+        self.run().rows(sql, [], read).map(drop)
     }
 
     /// Those of one network, by key.

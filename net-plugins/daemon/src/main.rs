@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         detach();
     }
     log::init();
+    // Before the first thread.
+    berth_netlink::share_heaps();
     // Whatever is made is for root, unless it says otherwise.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     unlink_sockets_on_panic();

@@ -30,7 +30,7 @@ pub mod port_probe;
 mod route;
 mod sandbox;
 mod sys;
-pub use sys::give_memory_back;
+pub use sys::{give_memory_back, share_heaps};
 pub mod sysctl;
 mod tc;
 mod watch;

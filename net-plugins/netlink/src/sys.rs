@@ -55,6 +55,16 @@ pub fn give_memory_back() {
     }
 }
 
+/// Has the threads of this process share two heaps (`M_ARENA_MAX` of `mallopt(3)`). The C library gives each thread its own, up to
+/// eight for each processor, and what one freed the others cannot use. Only GNU's has such heaps.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes the allocator's own locks; the parameter takes any positive number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// `AF_PACKET` and the size of its address, as the structure and the call have them.
 #[expect(clippy::cast_possible_truncation, reason = "17 and 20")]
 const PACKET: (u16, SocketAddrLen) =

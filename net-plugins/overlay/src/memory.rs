@@ -3,23 +3,26 @@
 use berth_store::{ReadTx, StoreError, Tx};
 
 use crate::cluster::keys::{self, Read};
-use crate::cluster::{Entry, Listing, Revision};
+use crate::cluster::{Change, Entry, Revision};
 use crate::model::OverlayNetwork;
-use crate::view::Deltas;
+use crate::view::{Deltas, View};
 
 /// What was last seen. Records that this version cannot read are passed over, as in the cluster itself.
 ///
 /// # Errors
 ///
 /// [`StoreError`]: the records cannot be read.
-pub fn load(tx: &ReadTx<'_>) -> Result<Listing, StoreError> {
-    let mut listing = Listing { revision: Revision(tx.cluster_revision()?), ..Listing::default() };
+pub fn load(tx: &ReadTx<'_>) -> Result<View, StoreError> {
+    let mut view = View::default();
+    let revision = Revision(tx.cluster_revision()?);
+    view.apply(revision, Vec::new());
+    // One by one: what they have in common is shared while each is read, and not ten thousand times in memory before.
     tx.cluster_records_each(|path, value| match keys::read(path, value) {
-        Read::Entry(entry) => listing.entries.push(entry),
-        Read::Foreign(foreign) => listing.foreign.push(foreign),
+        Read::Entry(entry) => drop(view.apply(revision, vec![Change::Put(entry)])),
+        Read::Foreign(foreign) => drop(view.apply(revision, vec![Change::Foreign(foreign)])),
         Read::Index => (),
     })?;
-    Ok(listing)
+    Ok(view)
 }
 
 /// The networks that were last seen, without who is on them.

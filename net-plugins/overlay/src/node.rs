@@ -146,11 +146,8 @@ pub fn leave(berth: &mut Berth, force: bool) -> Result<NodeName, NodeError> {
         Err(NodeError::Cluster(ClusterError::Unsupported { .. })) => (),
         Err(err) if !force => {
             membership.write(berth)?;
-            let mut view = View::default();
-            let deltas = view.replace(seen);
-            berth
-                .store_mut()
-                .write(|tx| memory::note(tx, view.revision(), &deltas).map_err(CoreError::from))?;
+            let all = View::default().replace(seen.listing());
+            berth.store_mut().write(|tx| memory::note(tx, seen.revision(), &all).map_err(CoreError::from))?;
             tell(berth);
             return Err(err);
         }
@@ -191,10 +188,7 @@ pub fn remove(berth: &mut Berth, name: &NodeName) -> Result<(), NodeError> {
 ///
 /// The records cannot be read.
 pub fn last_seen(berth: &mut Berth) -> Result<View, CoreError> {
-    let seen = berth.store_mut().read(|tx| memory::load(tx).map_err(CoreError::from))?;
-    let mut view = View::default();
-    view.replace(seen);
-    Ok(view)
+    berth.store_mut().read(|tx| memory::load(tx).map_err(CoreError::from))
 }
 
 /// The tunnel end that a peers' file has for this node.

@@ -277,8 +277,7 @@ fn the_last_view_is_kept_on_disk() {
     store.write(|tx| memory::note(tx, view.revision(), &deltas)).unwrap();
     drop(store);
     let mut store = Store::open(&Dirs::under(&root), BootId::new("another boot")).unwrap();
-    let mut again = View::default();
-    again.replace(store.read(memory::load).unwrap());
+    let again = store.read(memory::load).unwrap();
     assert_eq!((again.revision(), again.entries()), (view.revision(), view.entries()));
     assert!(again.network(&NetworkName::new("blue").unwrap()).is_some());
     drop(store);

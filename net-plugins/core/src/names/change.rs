@@ -103,8 +103,8 @@ impl Berth {
         let (networks, held, boot) = (self.networks()?, self.held()?, self.boot().clone());
         let mut all = served(&networks, &held, &shown, &boot);
         let is_served = |key: &AttachmentKey| all.networks.iter().any(|network| network.name == key.network);
-        let elsewhere = self.elsewhere()?.into_iter().filter(|(key, _)| is_served(key));
-        let elsewhere: Vec<_> = elsewhere.map(|(key, elsewhere)| elsewhere.served(key)).collect();
+        let mut elsewhere = Vec::new();
+        self.elsewhere_each(|key, one| elsewhere.extend(is_served(&key).then(|| one.served(key))))?;
         all.members.extend(elsewhere);
         Ok(all)
     }

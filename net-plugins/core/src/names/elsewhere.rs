@@ -51,13 +51,21 @@ impl Berth {
         network: &NetworkName,
     ) -> Result<Vec<(AttachmentKey, Elsewhere)>, CoreError> {
         let rows = self.store_mut().read(|tx| tx.elsewhere_on(network).map_err(CoreError::from))?;
-        Ok(readable(rows).collect())
+        let read = |(key, text): (AttachmentKey, String)| readable(&key, &text).map(|one| (key, one));
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
-    /// Everybody who is elsewhere.
-    pub fn elsewhere(&mut self) -> Result<Vec<(AttachmentKey, Elsewhere)>, CoreError> {
-        let rows = self.store_mut().read(|tx| tx.elsewhere().map_err(CoreError::from))?;
-        Ok(readable(rows).collect())
+    /// Tells `each` of everybody who is elsewhere, one at a time: there may be tens of thousands.
+    pub fn elsewhere_each(
+        &mut self,
+        mut each: impl FnMut(AttachmentKey, Elsewhere),
+    ) -> Result<(), CoreError> {
+        let told = |key, text: String| {
+            if let Some(elsewhere) = readable(&key, &text) {
+                each(key, elsewhere);
+            }
+        };
+        self.store_mut().read(|tx| tx.elsewhere_each(told).map_err(CoreError::from))
     }
 
     pub(super) fn elsewhere_of(&mut self, key: &AttachmentKey) -> Result<Option<Elsewhere>, CoreError> {
@@ -93,12 +101,10 @@ impl Berth {
     }
 }
 
-fn readable(rows: Vec<(AttachmentKey, String)>) -> impl Iterator<Item = (AttachmentKey, Elsewhere)> {
-    rows.into_iter().filter_map(|(key, text)| match parsed(&key, &text) {
-        Ok(elsewhere) => Some((key, elsewhere)),
-        Err(err) => {
-            tracing::error!(attachment = %key, error = %Chain(&err), "record of a member elsewhere cannot be read");
-            None
-        }
+fn readable(key: &AttachmentKey, text: &str) -> Option<Elsewhere> {
+    let read = parsed(key, text);
+    read.inspect_err(|err| {
+        tracing::error!(attachment = %key, error = %Chain(err), "record of a member elsewhere cannot be read");
     })
+    .ok()
 }

@@ -13,7 +13,7 @@ use berth_types::{AttachmentKey, NetworkName, NodeName};
 
 use super::elsewhere::Recorded;
 use super::local::{self, Me};
-use crate::cluster::{EntryKey, Listing, Revision};
+use crate::cluster::{EntryKey, Revision};
 use crate::entries::{Entries, Holder, Touched};
 use crate::joined::Joined;
 use crate::membership::Membership;
@@ -21,7 +21,7 @@ use crate::memory;
 use crate::model::OverlayAttachment;
 use crate::mtu::{self, Way};
 use crate::reconcile::{ReconcileError, Report, change, reconcile};
-use crate::view::Deltas;
+use crate::view::{Deltas, View};
 
 /// The records, the kernel, and what the kernel is to hold.
 pub(super) struct Hands {
@@ -33,7 +33,7 @@ pub(super) struct Hands {
 /// What the records say at the start.
 pub(super) struct Loaded {
     pub(super) membership: Option<Membership>,
-    pub(super) seen: Listing,
+    pub(super) seen: View,
     pub(super) joined: BTreeMap<NetworkName, Joined>,
     pub(super) elsewhere: Recorded,
 }
@@ -73,9 +73,7 @@ impl Hands {
         let joined = Joined::all(&mut self.berth)?;
         self.networks.retain(|name, _| joined.contains_key(name));
         let mut elsewhere = Recorded::default();
-        for (key, one) in self.berth.elsewhere()? {
-            elsewhere.note(&key, &one);
-        }
+        self.berth.elsewhere_each(|key, one| elsewhere.note(&key, &one))?;
         Ok(Loaded { membership: Membership::read(&mut self.berth)?, seen, joined, elsewhere })
     }
 
@@ -205,8 +203,9 @@ impl Hands {
 
     /// Who is on record as being elsewhere and is not among `here`.
     pub(super) fn elsewhere_but(&mut self, here: &Recorded) -> Result<Vec<AttachmentKey>, CoreError> {
-        let on_record = self.berth.elsewhere()?.into_iter().map(|(key, _)| key);
-        Ok(on_record.filter(|key| !here.contains(key)).collect())
+        let mut gone = Vec::new();
+        self.berth.elsewhere_each(|key, _| gone.extend((!here.contains(&key)).then_some(key)))?;
+        Ok(gone)
     }
 
     /// Gives back the memory that much work left behind.

@@ -44,8 +44,7 @@ impl Agent {
             return Ok(());
         }
         self.link = None;
-        self.view = View::default();
-        self.view.replace(loaded.seen);
+        self.view = loaded.seen;
         self.silence.follow(&self.view, Instant::now());
         self.acknowledged.clear();
         let Some(underlay) = self.underlay(&membership).await? else {

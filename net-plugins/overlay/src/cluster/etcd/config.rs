@@ -3,12 +3,18 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, ConnectOptions, Error, Identity, TlsOptions};
+use tonic::transport::Endpoint;
 
 use super::KEEP_ALIVE;
+use super::session::chain;
 
 /// Where berth's records stand, unless told otherwise.
 pub const PREFIX: &str = "/berth/v1/";
+
+/// How much etcd may send before it was read, bytes: what comes faster than it is worked off stays with etcd. The client's own 2 MB
+/// would be kept for good in pieces of a few hundred bytes.
+const WINDOW: u32 = 256 * 1024;
 
 /// How an etcd is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,21 +99,39 @@ impl EtcdConfig {
         Ok(())
     }
 
-    /// Options of a connection, with the certificates as they are now.
-    pub(super) fn options(&self) -> Result<ConnectOptions, String> {
-        let mut options = ConnectOptions::new()
-            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
-            .with_keep_alive_while_idle(true)
+    /// Whether the certificates can be read.
+    pub(super) fn certificates(&self) -> Result<(), String> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.options().map(drop))
+    }
+
+    /// What goes with each call.
+    pub(super) fn options(&self) -> ConnectOptions {
+        let options = ConnectOptions::new()
             // A member that is cut off from the others ends its watches and says so.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some((user, Password(password))) = &self.user {
-            options = options.with_user(user, password);
+        match &self.user {
+            Some((user, Password(password))) => options.with_user(user, password),
+            None => options,
         }
+    }
+
+    /// How one of the endpoints is connected to, with the certificates as they are now.
+    pub(super) fn member(&self, endpoint: &str) -> Result<Endpoint, String> {
+        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        let uri = if endpoint.contains("://") { endpoint.to_owned() } else { format!("{scheme}{endpoint}") };
+        let wrong = |err| chain(&Error::TransportError(err));
+        let mut member = Endpoint::from_shared(uri)
+            .map_err(wrong)?
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
         if let Some(tls) = &self.tls {
-            options = options.with_tls(tls.options()?);
+            member = member.tls_config(tls.options()?).map_err(wrong)?;
         }
-        Ok(options)
+        Ok(member)
     }
 }
 

@@ -62,7 +62,7 @@ impl EtcdCluster {
     ///
     /// [`ClusterError::Config`]: an endpoint is none, or a file cannot be read.
     pub fn new(config: EtcdConfig) -> Result<Self, ClusterError> {
-        let checked = config.check().and_then(|()| config.options().map(drop));
+        let checked = config.check().and_then(|()| config.certificates());
         let sessions = Sessions::new(config);
         checked.map_err(|why| sessions.error(Fault::Config(why)))?;
         Ok(Self { sessions, presence: tokio::sync::Mutex::default(), remembered: Mutex::default() })

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, Error, GetOptions};
+use etcd_client::{Channel, Client, Error, GetOptions};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -149,7 +149,7 @@ fn gathered(mut faults: Vec<(String, Fault)>) -> Fault {
 /// Connects to one member, step by step, so that the step that fails names the reason: address, certificate, user, majority.
 async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
     let deadline = Instant::now() + MEMBER;
-    let options = config.options().map_err(Fault::Config)?;
+    let member = config.member(endpoint).map_err(Fault::Config)?;
     let address = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).trim_end_matches('/');
     let addresses = match timeout_at(deadline, lookup_host(address)).await {
         Err(_) => return Err(Fault::Away("nobody says which address the name has".to_owned())),
@@ -161,7 +161,8 @@ async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
         Ok(Err(err)) => return Err(Fault::Away(err.to_string())),
         Ok(Ok(stream)) => drop(stream),
     }
-    let connected = timeout_at(deadline, Client::connect([endpoint], Some(options))).await;
+    let channel = Channel::Tonic(member.connect_lazy());
+    let connected = timeout_at(deadline, Client::from_channel(channel, Some(config.options()))).await;
     let mut client = match connected {
         Err(_) => return Err(silent(config, "a TCP connection was taken, and then nothing was said")),
         Ok(result) => result.map_err(|err| first_fault(&err, config))?,
@@ -241,7 +242,7 @@ fn by_text(text: String, config: &EtcdConfig) -> Fault {
 }
 
 /// An error with its sources, each once.
-fn chain(err: &Error) -> String {
+pub(super) fn chain(err: &Error) -> String {
     let mut text = match err {
         Error::GRpcStatus(status) => status.message().to_owned(),
         other => other.to_string(),
