@@ -92,6 +92,25 @@ fn both_families_reach_their_gateways() {
     });
 }
 
+/// The last endpoint's link may still be going while the next one is made.
+#[test]
+fn an_address_is_the_next_endpoints_as_soon_as_the_last_is_gone() {
+    plugin_test(|docker| {
+        docker.net("CreateNetwork", &network(1, json!({})));
+        let other = docker.connect(1, 100, 9);
+        for round in 1..=10 {
+            let one = docker.connect(1, round, 2);
+            assert_eq!(other.container.ping("10.80.1.2", 1), 1, "round {round}");
+            docker.disconnect(one);
+            docker.well();
+        }
+        docker.disconnect(other);
+        // The network waits for what is going of it.
+        docker.delete(1);
+        assert!(!docker.host.run("ip -o link").contains("veth"), "a link is left");
+    });
+}
+
 #[test]
 fn the_options_do_what_they_say() {
     plugin_test(|docker| {

@@ -6,12 +6,14 @@
 //! takes that lock. So the socket is closed only when the link is gone, for by then there is nothing left to wait for;
 //! and concurrent detaches share transactions: whoever holds the rules lock removes the elements of everybody who
 //! waits for it (see `docs/adr/0002-group-commit-of-rule-deletions.md`).
+//!
+//! A process that goes on may do that waiting when its caller has its answer ([`Berth::detach_begin`]).
 
 use std::collections::BTreeSet;
 
 use berth_netlink::{Link, LinkKind, Netlink};
 use berth_nft::{Batch, CommitError, Element, NftSocket};
-use berth_store::lock::RulesLock;
+use berth_store::lock::{AttachmentLock, RulesLock};
 use berth_store::{AttachmentRow, BootTime};
 use berth_types::{AttachmentKey, IfName, host_ifname};
 
@@ -33,20 +35,57 @@ impl Berth {
         if published { self.promote_standbys(&key.container) } else { Ok(()) }
     }
 
-    /// Whether something was published for it.
-    pub(crate) fn detach_locked(&mut self, key: &AttachmentKey) -> Result<bool, CoreError> {
+    /// Detaches as far as anybody can tell by names, ports and rules, and leaves to [`Self::detach_end`] what waits for the
+    /// kernel. Until then nobody else has the attachment's lock, and its record says that it is being deleted, so that after a
+    /// crash it is taken back as any other half-removed attachment is.
+    ///
+    /// # Errors
+    ///
+    /// The record stays, as with [`Self::detach`].
+    pub fn detach_begin(&mut self, key: &AttachmentKey) -> Result<Parting, CoreError> {
+        let lock = self.attachment_lock(key)?;
+        let Leaving { links, ruled, named } = self.leaving(key)?;
+        let spent = if ruled { self.remove_rules(key)? } else { None };
+        if named {
+            tell_if_there(self.dirs(), &Changed::attachment(key));
+        }
+        Ok(Parting { key: key.clone(), links, spent, lock })
+    }
+
+    /// Ends what [`Self::detach_begin`] began: the links go, then the record with its leases and ports.
+    ///
+    /// # Errors
+    ///
+    /// The record stays, as with [`Self::detach`].
+    pub fn detach_end(&mut self, parting: Parting) -> Result<(), CoreError> {
+        let Parting { key, links, spent, lock } = parting;
+        let deleted = links.delete();
+        self.close(spent);
+        deleted?;
+        let published = self.forget(&key)?;
+        drop(lock);
+        if published { self.promote_standbys(&key.container) } else { Ok(()) }
+    }
+
+    /// Notes that an attachment is being deleted, and what there is to delete.
+    fn leaving(&mut self, key: &AttachmentKey) -> Result<Leaving, CoreError> {
         let row = self.store_mut().write(|tx| {
             tx.attachment_deleting(key)?;
             Ok::<_, CoreError>(tx.attachment(key)?)
         })?;
         let held = row.as_ref().and_then(|row| parsed::<Held>(&row.key, &row.payload).ok());
         let named = held.as_ref().is_some_and(|held| held.names().is_some());
-        let links = HostLinks::of(key, row.as_ref(), held);
+        Ok(Leaving { links: HostLinks::of(key, row.as_ref(), held), ruled: row.is_some(), named })
+    }
+
+    /// Whether something was published for it.
+    pub(crate) fn detach_locked(&mut self, key: &AttachmentKey) -> Result<bool, CoreError> {
+        let Leaving { links, ruled, named } = self.leaving(key)?;
         let mut errors = Vec::new();
         let mut spent = None;
         std::thread::scope(|scope| {
             let deleting = std::thread::Builder::new().spawn_scoped(scope, || links.delete());
-            if row.is_some() {
+            if ruled {
                 match self.remove_rules(key) {
                     Ok(socket) => spent = socket,
                     Err(err) => errors.push(Chain(&err).to_string()),
@@ -133,7 +172,26 @@ impl Berth {
     }
 }
 
+/// A detach that has only the kernel to wait for.
+#[derive(Debug)]
+#[must_use = "the links and the record are still there"]
+pub struct Parting {
+    key: AttachmentKey,
+    links: HostLinks,
+    spent: Option<NftSocket>,
+    lock: AttachmentLock,
+}
+
+/// What there is to delete of an attachment.
+struct Leaving {
+    links: HostLinks,
+    /// Whether it is recorded, and so may have rules.
+    ruled: bool,
+    named: bool,
+}
+
 /// The host links an attachment may have.
+#[derive(Debug)]
 struct HostLinks {
     /// The recorded one, or those its key gives.
     names: Vec<IfName>,

@@ -49,5 +49,6 @@ mod uplinks;
 
 pub use berth::Berth;
 pub use collect::{GcReport, GcRequest};
+pub use detach::Parting;
 pub use error::{Chain, CoreError};
 pub use published::{Held, PortsRecord, Published};

@@ -126,7 +126,7 @@ impl NetworkDriver for Driver {
 
     fn delete_endpoint(&self, berth: &mut Berth, args: OfEndpoint) -> Result<Empty, Failure> {
         let key = key(&args.network, &args.endpoint)?;
-        berth.detach(&key)?;
+        self.cores.detach(berth, &key)?;
         berth.names_write(&[], &[key])?;
         Ok(Empty {})
     }

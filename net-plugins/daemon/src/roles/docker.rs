@@ -44,6 +44,14 @@ pub(crate) async fn run(context: Context) -> Result<()> {
     context.ready();
     servers.spawn(watch(watcher, context.stopped()));
     servers.spawn(share_networks(sharer, context.stopped()));
+    let served = all_end(servers).await;
+    // dockerd was told that what is being detached is gone.
+    tokio::task::spawn_blocking(move || cores.settle()).await?;
+    served
+}
+
+/// Waits for the end of all, or for the first that fails; that ends the others.
+async fn all_end(mut servers: JoinSet<std::io::Result<()>>) -> Result<()> {
     while let Some(ended) = servers.join_next().await {
         ended??;
     }

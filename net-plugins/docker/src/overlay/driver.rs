@@ -129,7 +129,7 @@ impl NetworkDriver for Driver {
         // Of a network that is not known nothing is left.
         let Some(known) = known::find(berth, &args.network)? else { return Ok(Empty {}) };
         let key = key(known.network, &args.endpoint)?;
-        let detached = berth.detach(&key);
+        let detached = self.cores.detach(berth, &key);
         // What the cluster does not hear now, it hears from the records.
         let _ = publish(berth, &key);
         detached?;
