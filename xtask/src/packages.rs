@@ -35,6 +35,8 @@ const NEEDS: &[Need] = &[
     need("ping", "iputils-ping"),
     need("busybox", "busybox-static"),
     need("strace", "strace"),
+    // A `time` of its own; shells have one built in.
+    Need { sign: Sign::File("/usr/bin/time"), package: "time" },
     need("podman", "podman"),
     need("mkfs.ext4", "e2fsprogs"),
     need("mkfs.xfs", "xfsprogs"),

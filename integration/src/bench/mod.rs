@@ -3,10 +3,12 @@
 
 mod figure;
 mod guard;
+mod memory;
 mod socket;
 mod traffic;
 
 pub use figure::{Wanted, median, percentile, row};
 pub use guard::guarded;
+pub use memory::{Memory, peak};
 pub use socket::Socket;
 pub use traffic::{Processors, rate, round_trips};

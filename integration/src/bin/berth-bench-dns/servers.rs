@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use berth_integration::bench::Memory;
 use berth_integration::{Host, eventually};
 
 use crate::serve::{DOMAIN, FLIP_PORT, GATEWAY, MEMBER, PORT, UPSTREAM, address};
@@ -89,9 +90,7 @@ impl Running {
 
     /// Resident memory, MB.
     pub(crate) fn resident(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().trim().parse::<f64>().unwrap() / 1024.0
+        Memory::of(self.child.id()).settled
     }
 }
 

@@ -4,11 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use berth_integration::Host;
-use berth_integration::bench::{Wanted, row};
+use berth_integration::bench::{Memory, Wanted, row};
 use berth_integration::engine::Berthd;
 use serde_json::{Value, json};
-
-use crate::berthd_memory;
 
 const ENDPOINTS: u32 = 500;
 
@@ -33,7 +31,7 @@ pub(crate) fn measure(host: &Host, berthd: &Berthd<'_>) {
         ]});
         call(host, "ProgramExternalConnectivity", &program);
     }
-    let memory = berthd_memory(berthd);
+    let memory = Memory::of(berthd.pid().unwrap()).settled;
     row(&format!("memory of `berthd` with {ENDPOINTS} endpoints"), "MB", memory, None, Wanted::AtMost(30.0));
     for n in 0..ENDPOINTS {
         call(host, "DeleteEndpoint", &endpoint(n));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_integration::Host;
-use berth_integration::bench::{Wanted, row};
+use berth_integration::bench::{Memory, Wanted, row};
 use berth_integration::eventually;
 
 use crate::stage::{Node, SOON, Stage, figures};
@@ -33,17 +33,17 @@ pub(crate) fn memory(stage: &Stage) {
     let node = stage.node(4, "overlay,dns");
     let member = node.attach(NETWORK, "alone").0;
     let mut node = node.with_roles(Some("overlay"));
-    let none = Memory::of(&node);
+    let none = memory_of(&node);
     node.figures(&["crowd", &stage.etcd.url, NETWORK, &MANY.to_string()]).run();
     sees_all(&node);
-    let live = Memory::of(&node);
+    let live = memory_of(&node);
     node.daemon.stop();
     node.daemon.start();
     sees_all(&node);
-    let started = Memory::of(&node);
+    let started = memory_of(&node);
     let mut node = node.with_roles(None);
     sees_all(&node);
-    let all_roles = Memory::of(&node);
+    let all_roles = memory_of(&node);
     let wanted = Wanted::AtMost(25.0);
     for (what, memory, settled_wanted) in [
         ("none: role `overlay`", none, Wanted::Nothing),
@@ -78,21 +78,6 @@ fn sees_all(node: &Node) {
     std::thread::sleep(std::time::Duration::from_secs(2));
 }
 
-/// What the daemon has in memory, MB.
-struct Memory {
-    settled: f64,
-    /// The most since its start.
-    peak: f64,
-}
-
-impl Memory {
-    fn of(node: &Node) -> Self {
-        let path = format!("/proc/{}/status", node.daemon.pid().unwrap());
-        let status = std::fs::read_to_string(path).unwrap();
-        let megabytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
-        };
-        Self { settled: megabytes("VmRSS:"), peak: megabytes("VmHWM:") }
-    }
+fn memory_of(node: &Node) -> Memory {
+    Memory::of(node.daemon.pid().unwrap())
 }

@@ -1,0 +1,37 @@
+//! What processes have in memory, in MB of a million bytes.
+
+use crate::cmd::Cmd;
+
+/// What a process that runs has in memory, MB.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Now.
+    pub settled: f64,
+    /// The most since its start.
+    pub peak: f64,
+}
+
+impl Memory {
+    /// Of process `pid`, by `VmRSS` and `VmHWM` of proc_pid_status(5).
+    pub fn of(pid: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let megabytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            of_kib(line.expect("a process that runs has memory").trim().trim_end_matches(" kB"))
+        };
+        Self { settled: megabytes("VmRSS:"), peak: megabytes("VmHWM:") }
+    }
+}
+
+/// The most that a process has in memory from its start to its end, MB. GNU's `time` starts it: whoever starts a process
+/// has its own memory counted as the process's, because that is what the process had before it became its program.
+pub fn peak(cmd: Cmd) -> f64 {
+    let ran = cmd.wrapped(&["/usr/bin/time", "-f", "%M"]).output();
+    assert!(ran.status.success(), "`{}` failed: {ran}", ran.line);
+    of_kib(ran.stderr.trim().lines().last().expect("`time` prints a line"))
+}
+
+/// The kernel's "kB" are 1,024 bytes.
+fn of_kib(text: &str) -> f64 {
+    text.parse::<f64>().unwrap_or_else(|err| panic!("{text:?} is no number: {err}")) * 1024.0 / 1e6
+}
