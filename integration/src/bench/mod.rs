@@ -6,7 +6,7 @@ mod guard;
 mod socket;
 mod traffic;
 
-pub use figure::{Wanted, median, percentile, row};
+pub use figure::{Wanted, median, of_hundred, percentile, row};
 pub use guard::guarded;
 pub use socket::Socket;
 pub use traffic::{Processors, rate, round_trips};

@@ -18,7 +18,7 @@ use berth_types::{AttachmentKey, NetworkName};
 
 use crate::network::{ENGINE, declaration, forget_names};
 use crate::overlay::Known;
-use crate::view::DockerNetwork;
+use crate::view::{DockerEndpoint, DockerNetwork};
 use crate::{endpoint, ipam, network, overlay};
 
 /// How long something must be missing from Docker's answers before it goes.
@@ -83,11 +83,31 @@ pub(crate) fn reconcile(
     addresses(berth, docker)
 }
 
-/// Writes down what containers of one network are called.
-pub(crate) fn learn(berth: &mut Berth, network: &DockerNetwork) -> Result<(), CoreError> {
-    let mut places = places(berth, std::slice::from_ref(network))?;
-    places.retain(|place| place.docker.is_some());
-    remember_names(berth, &places)
+/// Writes down what containers on a network of the cluster are called, and has other nodes hear of it. `id` is Docker's number of
+/// the network; endpoints are named by theirs.
+pub(crate) fn learn(
+    berth: &mut Berth,
+    id: &str,
+    endpoints: &[(String, DockerEndpoint)],
+) -> Result<(), CoreError> {
+    let Some(Known { network, .. }) = overlay::find(berth, id)? else { return Ok(()) };
+    let mut learned = Vec::new();
+    for (number, endpoint) in endpoints {
+        let Ok(key) = endpoint::key(network.clone(), number) else { continue };
+        let shown = shown(endpoint);
+        // It may be gone already.
+        if berth.held_of(&key)?.is_some() && berth.name_of(&key)?.as_ref() != Some(&shown) {
+            learned.push((key, shown));
+        }
+    }
+    berth.names_write(&learned, &[])?;
+    publish_names(berth, &learned.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What people call the container of an endpoint.
+fn shown(DockerEndpoint { container, name, aliases }: &DockerEndpoint) -> Shown {
+    Shown { name: name.clone(), container: container.clone(), aliases: aliases.clone() }
 }
 
 /// A network that is Docker's by berth's records.
@@ -231,13 +251,17 @@ fn remember_names(berth: &mut Berth, places: &[Place<'_>]) -> Result<(), CoreErr
         }
         for (id, endpoint) in docker.endpoints.iter().filter(|(_, endpoint)| !endpoint.is_joining()) {
             let Ok(key) = endpoint::key(network.clone(), id) else { continue };
-            let (name, container) = (endpoint.name.clone(), endpoint.container.clone());
-            wanted.insert(key, Shown { name, container, aliases: endpoint.aliases.clone() });
+            wanted.insert(key, shown(endpoint));
         }
     }
     let is_here = |key: &AttachmentKey| places.iter().any(|place| place.network == key.network);
-    let gone: Vec<AttachmentKey> =
-        known.keys().filter(|key| is_here(key) && !wanted.contains_key(*key)).cloned().collect();
+    let mut gone = Vec::new();
+    for key in known.keys().filter(|key| is_here(key) && !wanted.contains_key(*key)) {
+        // One that is attached was connected, and its names learned, since Docker was asked.
+        if berth.held_of(key)?.is_none() {
+            gone.push(key.clone());
+        }
+    }
     let learned: Vec<_> =
         wanted.into_iter().filter(|(key, shown)| known.attachment(key) != Some(shown)).collect();
     berth.names_write(&learned, &gone)?;

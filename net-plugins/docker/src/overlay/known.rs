@@ -61,7 +61,7 @@ pub(crate) fn all(berth: &mut Berth) -> Result<Vec<Known>, CoreError> {
 }
 
 /// The one with this number, if it is known.
-pub(super) fn find(berth: &mut Berth, id: &str) -> Result<Option<Known>, CoreError> {
+pub(crate) fn find(berth: &mut Berth, id: &str) -> Result<Option<Known>, CoreError> {
     let row = berth.store_mut().read(|tx| tx.engine_network(ENGINE, id).map_err(CoreError::from))?;
     Ok(row.map(Known::from))
 }
