@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::typed;
 use crate::names;
 use crate::network::{ENGINE, forget_names};
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::refusal::Failure;
 
 /// A network of Docker's.
@@ -130,7 +130,6 @@ pub(crate) fn forget(berth: &mut Berth, known: &Known) -> Result<(), CoreError> 
 /// Endpoints of Docker's on the network: those whose links it takes itself.
 fn handed(berth: &mut Berth, network: &NetworkName) -> Result<Vec<AttachmentKey>, CoreError> {
     let is_handed = |held: &Held| matches!(held, Held::Bridge(record) if record.peer.is_some());
-    let rows = berth.held()?.into_iter();
-    let handed = rows.filter(|(row, held)| row.key.network == *network && is_handed(held));
+    let handed = berth.held_on(network)?.into_iter().filter(|(_, held)| is_handed(held));
     Ok(handed.map(|(row, _)| row.key).collect())
 }
