@@ -8,13 +8,10 @@ use berth_ipam::blocks::block_length;
 use berth_types::{MacAddr, NetworkName, Vni, fnv64};
 use ipnetwork::IpNetwork;
 
-use crate::model::{LAYOUT, Node, OverlayNetwork, OverlaySubnet};
+use crate::model::{LAYOUT, Node, OverlayNetwork, OverlaySubnet, VXLAN_PORT};
 use crate::mtu::{inside, usable};
 use crate::view::View;
 use crate::wire::{NewNetwork, Refusal, RefusalCode};
-
-/// The UDP port of VXLAN (RFC 7348).
-pub(crate) const VXLAN_PORT: u16 = 4789;
 
 /// Where VNIs are chosen: far above those that other programs begin with.
 const FIRST_VNI: u32 = 0x10_0000;
