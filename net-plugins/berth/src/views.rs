@@ -14,6 +14,8 @@ use berth_types::{AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, Publ
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+use crate::text::{joined, or_dash, those_that_hold};
+
 /// A network.
 #[derive(Debug, Serialize)]
 pub(crate) struct NetworkView {
@@ -119,13 +121,12 @@ impl NetworkView {
 
     /// The choices in words, strictest first.
     fn reach(&self) -> String {
-        let words = [
+        those_that_hold(&[
             (self.internal, "internal"),
             (self.masquerade && !self.internal, "masqueraded"),
             (self.isolated, "isolated"),
             (!self.between_containers, "containers kept apart"),
-        ];
-        words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
+        ])
     }
 
     /// Labelled lines for `inspect`.
@@ -359,15 +360,6 @@ fn short(port: &PublishedPort) -> String {
 }
 
 /// One item a line, which a table shows one below the other; a dash for none.
-fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
-    let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    if texts.is_empty() { "-".to_owned() } else { texts.join("\n") }
-}
-
-fn or_dash(item: Option<impl ToString>) -> String {
-    item.map_or_else(|| "-".to_owned(), |item| item.to_string())
-}
-
 #[cfg(test)]
 pub(crate) mod samples {
     use berth_core::Published;
