@@ -18,6 +18,7 @@ use berth_types::{AttachmentKey, NetworkName};
 
 use crate::network::{ENGINE, declaration, forget_names};
 use crate::overlay::Known;
+use crate::refusal::{Failure, plain};
 use crate::view::{DockerEndpoint, DockerNetwork};
 use crate::{endpoint, ipam, network, overlay};
 
@@ -70,8 +71,12 @@ pub(crate) fn reconcile(
     let gone = places.iter().filter(|place| place.docker.is_none() && is_old(place.created_ms));
     for name in overdue(&mut missing.networks, gone.map(|place| place.network.clone()).collect(), now) {
         tracing::info!(network = %name, "Docker has no such network any more; it is removed");
-        let place = places.iter().find(|place| place.network == name);
-        log(&name, place.map_or(Ok(()), |place| place.remove(berth)));
+        let Some(place) = places.iter().find(|place| place.network == name) else { continue };
+        if let Err(failure) = place.remove(berth) {
+            let why = plain(failure);
+            tracing::warn!(network = %name, %why, "not removed; tried again soon");
+            missing.networks.insert(name, now);
+        }
     }
     endpoints(berth, &places, missing, now)?;
     remember_names(berth, &places)?;
@@ -122,10 +127,13 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// Docker has it no more.
-    fn remove(&self, berth: &mut Berth) -> Result<(), CoreError> {
+    fn remove(&self, berth: &mut Berth) -> Result<(), Failure> {
         match &self.cluster {
             Some(known) => overlay::forget(berth, known),
-            None => berth.delete_network(&self.network).and_then(|()| forget_names(berth, &self.network)),
+            None => {
+                berth.delete_network(&self.network)?;
+                Ok(forget_names(berth, &self.network)?)
+            }
         }
     }
 }
