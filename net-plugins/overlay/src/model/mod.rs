@@ -16,9 +16,6 @@ pub use addresses::Addresses;
 /// The layout of every record that this version writes.
 pub const LAYOUT: u32 = 1;
 
-/// The UDP port of VXLAN (RFC 7348).
-pub const VXLAN_PORT: u16 = 4789;
-
 /// A host in the cluster. Bound to a lease: when it runs out, the node is *suspect*, and nothing of its attachments is
 /// taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,32 +91,6 @@ pub struct OverlayNetwork {
     pub shared: bool,
     /// The node that created it.
     pub created_by: NodeName,
-}
-
-impl OverlayNetwork {
-    /// A network on which everything is as usual, on an underlay of IPv4 packets of 1500 bytes; blocks are of 16 IPv4 addresses.
-    pub fn usual(name: NetworkName, vni: Vni, subnets: Vec<OverlaySubnet>, created_by: NodeName) -> Self {
-        Self {
-            v: LAYOUT,
-            vni,
-            port: VXLAN_PORT,
-            subnets,
-            mtu: 1450,
-            gateway_mac: MacAddr::of_names([name.as_str(), "gateway"]),
-            masquerade: true,
-            between_containers: true,
-            isolated: true,
-            internal: false,
-            encrypted: false,
-            flood: false,
-            block4: 28,
-            block6: 120,
-            borrowing: true,
-            shared: false,
-            name,
-            created_by,
-        }
-    }
 }
 
 /// A subnet of an overlay network.

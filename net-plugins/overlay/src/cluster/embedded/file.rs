@@ -27,7 +27,10 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
 use crate::cluster::etcd::refuse_taken;
-use crate::model::{Block, BlockState, LAYOUT, Node, OverlayNetwork, OverlaySubnet, VXLAN_PORT};
+use crate::model::{Block, BlockState, LAYOUT, Node, OverlayNetwork, OverlaySubnet};
+
+/// The UDP port of VXLAN (RFC 7348), unless a network says otherwise.
+const VXLAN_PORT: u16 = 4789;
 
 /// What VXLAN adds to a packet over IPv4 and IPv6, from a link of 1500 bytes.
 const MTU_V4: u32 = 1500 - 50;

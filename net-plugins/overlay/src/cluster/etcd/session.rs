@@ -342,7 +342,8 @@ mod tests {
         let plain = |config| config;
         for (said, took) in [said_of_the_mute(plain), said_of_the_mute(user)] {
             let Fault::Away(why) = &said else { panic!("{said:?}") };
-            assert!(why.contains("127.0.0.1:") && why.contains("nothing was said"), "{why}");
+            let is_said = ["nothing was said", "gives no answer"].iter().any(|words| why.contains(words));
+            assert!(why.contains("127.0.0.1:") && is_said, "{why}");
             assert!(took >= SOON && took < MEMBER, "{took:?}");
         }
         // What needs no answer is said at once.
