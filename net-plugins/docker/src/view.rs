@@ -169,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn a_container_is_also_called_by_its_first_digits_and_once_by_each_name() {
+        let endpoint = |container: &str| DockerEndpoint {
+            container: container.to_owned(),
+            name: "web".to_owned(),
+            ..DockerEndpoint::default()
+        };
+        let said = ["shop", "web", "0123456789ab", "shop"].map(str::to_owned);
+        let called = endpoint("0123456789abcdef").also_called(said);
+        assert_eq!(called, ["0123456789ab", "shop"]);
+        assert_eq!(endpoint("0123456789abcdef").also_called([]), ["0123456789ab"]);
+        // The number of an endpoint is nobody's name.
+        assert!(endpoint("ep-0123456789abcdef").also_called([]).is_empty());
+    }
+
+    #[test]
     fn a_network_can_be_declared_again_from_it() {
         let declaration = crate::network::declaration(&sample().created_by()).unwrap();
         assert!(declaration.reach.internal);
