@@ -128,7 +128,8 @@ fn overlay() -> Result<()> {
          the router ({}), and {} as a swarm on two of the hosts. {}. What is compared takes turns; traffic is between containers on \
          two hosts, in memory of one machine, so that what is compared is the work of the processors. An attachment is seen when the \
          kernels of the other nodes have said that its entries are written and all DNS servers have answered for its name; Docker's \
-         is measured by the same two signs, from before a running container is connected.\n\n{table}",
+         is measured by the same two signs, from before a running container is connected. A container of Docker's on a network of \
+         berth's is started by its client; less than nothing is before that has returned.\n\n{table}",
         etcd.lines().next().unwrap_or_default(),
         docker.trim(),
         machine()?,

@@ -67,7 +67,17 @@ pub fn median(mut times: Vec<Duration>) -> f64 {
 ///
 /// If there is none.
 #[must_use]
-pub fn percentile(mut times: Vec<Duration>, percent: usize) -> f64 {
-    times.sort();
-    times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1000.0
+pub fn percentile(times: Vec<Duration>, percent: usize) -> f64 {
+    of_hundred(times.into_iter().map(|time| time.as_secs_f64() * 1000.0).collect(), percent)
+}
+
+/// Of a hundred the `percent`th, of figures that may be below zero.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn of_hundred(mut figures: Vec<f64>, percent: usize) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[(figures.len() * percent / 100).min(figures.len() - 1)]
 }

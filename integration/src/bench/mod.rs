@@ -7,7 +7,7 @@ mod memory;
 mod socket;
 mod traffic;
 
-pub use figure::{Wanted, median, percentile, row};
+pub use figure::{Wanted, median, of_hundred, percentile, row};
 pub use guard::guarded;
 pub use memory::{Memory, peak};
 pub use socket::Socket;

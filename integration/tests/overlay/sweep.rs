@@ -19,6 +19,11 @@ const CALLS: &[&str] = &[
     "setns",
 ];
 
+/// Of these, what fails with one error: requests to the kernel and the agent, their answers, and records.
+const MESSAGES: &[&str] = &["sendmsg", "sendto", "connect", "setns"];
+const ANSWERS: &[&str] = &["recvfrom", "recvmsg"];
+const WRITES: &[&str] = &["write", "pwrite64", "fdatasync", "ftruncate"];
+
 /// What of a stage is to be as before.
 struct Standing<'a, 's> {
     stage: &'a Stage<'s>,
@@ -82,7 +87,7 @@ fn must_succeed(call: &Call<'_>, command: &str, injection: &Injection) {
     assert!(ran.status.success(), "after fault {} at `{at}`, {command}: {ran}", injection.when());
 }
 
-fn sweep_test(fault: Fault, round: impl Fn(&Node<'_>, &Injection)) {
+fn sweep_test(fault: Fault, calls: &[&str], round: impl Fn(&Node<'_>, &Injection)) {
     stage_test(2, |stage| {
         // Addresses rest for a minute after use: there have to be more than rounds.
         stage.nodes[0].berth("network create -d overlay blue --subnet 10.5.0.0/16");
@@ -90,7 +95,7 @@ fn sweep_test(fault: Fault, round: impl Fn(&Node<'_>, &Injection)) {
         web.reaches(&db);
         let before = Standing::of(stage);
         let node = &stage.nodes[0];
-        let faults = sweep(node.host, fault, CALLS, |injection| {
+        let faults = sweep(node.host, fault, calls, |injection| {
             round(node, injection);
             collect(node);
             before.is_again(injection);
@@ -107,7 +112,7 @@ fn call<'s>(node: &Node<'s>, container: &berth_integration::Container<'s>) -> Ca
 
 /// One in three times the runtime calls DEL, one in three it tries again at once, and one in three it forgets the container
 /// altogether.
-fn killed_add(node: &Node<'_>, injection: &Injection) {
+fn hit_add(node: &Node<'_>, injection: &Injection) {
     let container = node.host.container("a");
     let call = call(node, &container);
     let ran = call.clone().inject(injection).cmd("ADD").output();
@@ -124,7 +129,7 @@ fn killed_add(node: &Node<'_>, injection: &Injection) {
     drop(container);
 }
 
-fn killed_del(node: &Node<'_>, injection: &Injection) {
+fn hit_del(node: &Node<'_>, injection: &Injection) {
     let container = node.host.container("a");
     let call = call(node, &container);
     must_succeed(&call, "ADD", injection);
@@ -137,12 +142,24 @@ fn killed_del(node: &Node<'_>, injection: &Injection) {
     }
 }
 
-#[test]
-fn an_add_killed_anywhere_leaves_nothing_on_any_host() {
-    sweep_test(Fault::Kill, killed_add);
+macro_rules! sweeps {
+    ($($name:ident: $round:ident($fault:expr, $calls:expr);)*) => {
+        $(
+            #[test]
+            fn $name() {
+                sweep_test($fault, $calls, $round);
+            }
+        )*
+    };
 }
 
-#[test]
-fn a_del_killed_anywhere_leaves_nothing_on_any_host() {
-    sweep_test(Fault::Kill, killed_del);
+sweeps! {
+    an_add_killed_anywhere_leaves_nothing_on_any_host: hit_add(Fault::Kill, CALLS);
+    a_del_killed_anywhere_leaves_nothing_on_any_host: hit_del(Fault::Kill, CALLS);
+    an_add_whose_messages_fail_leaves_nothing_on_any_host: hit_add(Fault::Error("ENOMEM"), MESSAGES);
+    an_add_whose_answers_fail_leaves_nothing_on_any_host: hit_add(Fault::Error("EIO"), ANSWERS);
+    an_add_whose_disk_is_full_leaves_nothing_on_any_host: hit_add(Fault::Error("ENOSPC"), WRITES);
+    a_del_whose_messages_fail_leaves_nothing_on_any_host: hit_del(Fault::Error("ENOMEM"), MESSAGES);
+    a_del_whose_answers_fail_leaves_nothing_on_any_host: hit_del(Fault::Error("EIO"), ANSWERS);
+    a_del_whose_disk_is_full_leaves_nothing_on_any_host: hit_del(Fault::Error("ENOSPC"), WRITES);
 }

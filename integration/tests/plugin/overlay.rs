@@ -83,6 +83,14 @@ impl Caller<'_> {
         self.call("NetworkDriver.CreateEndpoint", &endpoint(e, address))
     }
 
+    /// The networks that this host is on, by its agent.
+    fn networks(&self) -> Vec<String> {
+        let text = berth(self.host, ["overlay", "status", "--json"]).output().stdout;
+        let status: Value = serde_json::from_str(&text).unwrap();
+        let networks = status["networks"].as_array().unwrap().iter();
+        networks.map(|network| network["name"].as_str().unwrap().to_owned()).collect()
+    }
+
     fn attachments(&self) -> Value {
         serde_json::from_str(&berth(self.host, ["ps", "--json"]).run()).unwrap()
     }
@@ -229,7 +237,9 @@ fn what_is_not_the_clusters_is_refused_and_it_says_what_to_type() {
         docker.refuses(create, &app(2), "is Docker's network `000000000001` on this host already");
         docker.refuses("NetworkDriver.CreateEndpoint", &endpoint(1, ""), "has no address");
         docker.refuses("NetworkDriver.Join", &about(9), "does not know endpoint");
+        assert_eq!(docker.networks(), ["app"]);
         docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(1)}));
+        assert_eq!(docker.networks(), [""; 0], "nobody here needs it");
         docker.refuses("NetworkDriver.CreateEndpoint", &endpoint(1, "10.7.0.7/24"), "does not know network");
         docker.call(create, &app(2));
         docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(2)}));
@@ -313,8 +323,9 @@ fn an_address_is_dockers_from_its_request_to_its_release() {
         }
         assert_eq!(docker.hold(APP, plain), one, "free again");
         docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(1)}));
-        // The other engine's container stays.
+        // The other engine's container stays, and so does this host.
         assert_eq!(docker.attachments().as_array().unwrap().len(), 1);
+        assert_eq!(docker.networks(), ["app"]);
         call.del().ok();
     });
 }
@@ -372,5 +383,9 @@ fn a_network_of_a_file_is_shared_in_the_file() {
                 Err(shown)
             }
         });
+        // Engines are to have it: a network of Docker's that goes is made anew.
+        docker.call("NetworkDriver.CreateNetwork", &app(1));
+        docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(1)}));
+        assert_eq!(docker.networks(), ["app"]);
     });
 }

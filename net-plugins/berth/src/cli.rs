@@ -55,7 +55,7 @@ impl Common {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List, inspect and remove networks
+    /// Create, list, inspect, share and remove networks
     #[command(subcommand)]
     Network(NetworkCommand),
     /// This host's place in a cluster, and the other nodes

@@ -13,6 +13,7 @@ mod install;
 mod log;
 mod managers;
 mod output;
+mod text;
 mod views;
 
 use std::ffi::{OsStr, OsString};

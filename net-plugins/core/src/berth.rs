@@ -110,14 +110,13 @@ impl Berth {
     /// logged and left out, so that it does not hide the others.
     pub fn held(&mut self) -> Result<Vec<(AttachmentRow, Held)>, CoreError> {
         let rows = self.store.read(|tx| tx.attachments().map_err(CoreError::from))?;
-        let read = |row: AttachmentRow| match parsed(&row.key, &row.payload) {
-            Ok(held) => Some((row, held)),
-            Err(err) => {
-                tracing::error!(attachment = %row.key, error = %Chain(&err), "record cannot be read");
-                None
-            }
-        };
-        Ok(rows.into_iter().filter_map(read).collect())
+        Ok(rows.into_iter().filter_map(read_held).collect())
+    }
+
+    /// The same of one network.
+    pub fn held_on(&mut self, network: &NetworkName) -> Result<Vec<(AttachmentRow, Held)>, CoreError> {
+        let rows = self.store.read(|tx| tx.attachments_of(network).map_err(CoreError::from))?;
+        Ok(rows.into_iter().filter_map(read_held).collect())
     }
 
     /// All attachments berth made that are ready.
@@ -137,6 +136,16 @@ impl Berth {
     pub fn held_of(&mut self, key: &AttachmentKey) -> Result<Option<(AttachmentRow, Held)>, CoreError> {
         let row = self.store.read(|tx| tx.attachment(key).map_err(CoreError::from))?;
         row.map(|row| parsed(&row.key, &row.payload).map(|held| (row, held))).transpose()
+    }
+}
+
+fn read_held(row: AttachmentRow) -> Option<(AttachmentRow, Held)> {
+    match parsed(&row.key, &row.payload) {
+        Ok(held) => Some((row, held)),
+        Err(err) => {
+            tracing::error!(attachment = %row.key, error = %Chain(&err), "record cannot be read");
+            None
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use berth_types::{AddressLease, AttachmentKey, Dns, PublishedPort};
 use proptest::prelude::*;
 
 use super::*;
-use crate::attachment::{AttachmentRecord, DuplicateDetection, PortSpec};
+use crate::attachment::{AttachmentRecord, AttachmentSpec, ContainerLink, DuplicateDetection, PortSpec};
 use crate::execute::{Apply, Undo, execute};
-use crate::network::Reach;
+use crate::network::{Reach, Vlan};
 use crate::request::Addresses;
 
 fn key() -> AttachmentKey {

@@ -13,7 +13,7 @@ use berth_store::AttachmentState;
 use berth_types::{AddressLease, AttachmentKey, ContainerId, IfName, MacAddr, NetworkName, fnv64};
 use ipnetwork::IpNetwork;
 
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::ports;
 use crate::refusal::Failure;
 use crate::wire::{CreateEndpoint, Created, Interface, InterfaceName, Join, Joined, Options};

@@ -10,7 +10,7 @@ use berth_types::Family;
 use ipnetwork::IpNetwork;
 
 use crate::cores::Cores;
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::refusal::Failure;
 use crate::session::Session;
 use crate::wire::{

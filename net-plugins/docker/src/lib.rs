@@ -14,6 +14,7 @@ pub mod ipam;
 mod names;
 pub mod network;
 pub mod none;
+mod option;
 mod options;
 pub mod overlay;
 mod ports;

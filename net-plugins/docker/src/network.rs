@@ -24,7 +24,8 @@ use crate::cores::Cores;
 use crate::driver::{self, NetworkDriver};
 use crate::endpoint::{self, Wanted, attached};
 use crate::forward::Forward;
-use crate::options::{NetworkOptions, shortened};
+use crate::option::shortened;
+use crate::options::NetworkOptions;
 use crate::refusal::Failure;
 use crate::wire::{CreateEndpoint, CreateNetwork, Created, IpamData, Join, Joined, OfEndpoint, OfNetwork};
 

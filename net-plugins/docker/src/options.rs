@@ -8,6 +8,7 @@ use berth_plugin_http::Refusal;
 use berth_types::IfName;
 use serde_json::Value;
 
+use crate::option::{Given, Known, parse_bool};
 use crate::wire::Options;
 
 /// Where the `-o` options are.
@@ -30,13 +31,6 @@ pub(crate) struct NetworkOptions {
     pub(crate) names: bool,
     pub(crate) domain: String,
     pub(crate) servers: Vec<SocketAddr>,
-}
-
-/// An option: berth's name, Docker's, what it takes.
-struct Known {
-    short: &'static str,
-    docker: Option<&'static str>,
-    takes: &'static str,
 }
 
 const KNOWN: &[Known] = &[
@@ -69,15 +63,6 @@ const KNOWN: &[Known] = &[
     Known { short: "servers", docker: None, takes: "addresses of DNS servers with commas between them" },
 ];
 
-/// The list of known options, as a person reads it.
-fn known() -> String {
-    let text = |known: &Known| match known.docker {
-        Some(docker) => format!("{} ({docker})", known.short),
-        None => known.short.to_owned(),
-    };
-    KNOWN.iter().map(text).collect::<Vec<_>>().join(", ")
-}
-
 impl Default for NetworkOptions {
     /// As Docker's own bridge networks, but that forged frames are dropped.
     fn default() -> Self {
@@ -109,47 +94,22 @@ impl NetworkOptions {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
-        let option = KNOWN.iter().find(|known| known.short == key || known.docker == Some(key));
-        let Some(Known { short, takes, .. }) = option else {
-            return Err(Refusal::new(format!("unknown option `{}`; known are {}", shortened(key), known())));
-        };
-        let wrong = || {
-            Refusal::new(format!(
-                "option `{key}` takes {takes}, not `{}`; known options are {}",
-                shortened(value),
-                known()
-            ))
-        };
-        let boolean = || parse_bool(value).ok_or_else(wrong);
-        match *short {
-            "bridge" => self.bridge = Some(IfName::new(value).map_err(|_| wrong())?),
-            "mtu" => {
-                let mtu = value.parse().ok().filter(|mtu| *mtu == 0 || (68..=65_535).contains(mtu));
-                // Docker's driver takes 0 for "not said".
-                self.mtu = Some(mtu.ok_or_else(wrong)?).filter(|mtu| *mtu != 0);
-            }
-            "icc" => self.between_containers = boolean()?,
-            "masquerade" => self.masquerade = boolean()?,
-            "isolated" => self.isolated = boolean()?,
-            "anti_spoofing" => self.anti_spoofing = boolean()?,
-            "names" => self.names = boolean()?,
-            "domain" => self.domain = host_name(value).map_err(|_| wrong())?,
+        let given = Given::find(KNOWN, key, value)?;
+        match given.short() {
+            "bridge" => self.bridge = Some(IfName::new(value).map_err(|_| given.wrong())?),
+            "mtu" => self.mtu = given.mtu()?,
+            "icc" => self.between_containers = given.boolean()?,
+            "masquerade" => self.masquerade = given.boolean()?,
+            "isolated" => self.isolated = given.boolean()?,
+            "anti_spoofing" => self.anti_spoofing = given.boolean()?,
+            "names" => self.names = given.boolean()?,
+            "domain" => self.domain = host_name(value).map_err(|_| given.wrong())?,
             "servers" => {
                 let servers = value.split(',').map(|text| server_addr(text.trim()));
-                self.servers = servers.collect::<Result<_, _>>().map_err(|_| wrong())?;
+                self.servers = servers.collect::<Result<_, _>>().map_err(|_| given.wrong())?;
             }
-            "host_binding" => {
-                let addr: IpAddr = value.parse().map_err(|_| wrong())?;
-                self.host_binding = Some(addr).filter(|addr| !addr.is_unspecified());
-            }
-            _ => {
-                // The engine adds a number.
-                IfName::new(format!("{value}99")).map_err(|_| wrong())?;
-                if value.is_empty() {
-                    return Err(wrong());
-                }
-                self.link_prefix = value.to_owned();
-            }
+            "host_binding" => self.host_binding = given.address()?,
+            _ => self.link_prefix = given.link_prefix()?,
         }
         Ok(())
     }
@@ -173,19 +133,6 @@ pub(crate) fn flag(value: Option<&Value>) -> Result<bool, Refusal> {
         Some(Value::String(text)) if parse_bool(text).is_some() => Ok(parse_bool(text).unwrap_or_default()),
         Some(_) => Err(Refusal::new(format!("`{INTERNAL}` is neither true nor false"))),
     }
-}
-
-/// The words that Docker's own options take (Go's `strconv.ParseBool`).
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-pub(crate) fn shortened(text: &str) -> String {
-    text.chars().take(60).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use berth_plugin_http::Refusal;
 use berth_types::Proto;
 use ipnetwork::IpNetwork;
 
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::wire::{Binding, Options};
 
 const PORTMAP: &str = "com.docker.network.portmap";

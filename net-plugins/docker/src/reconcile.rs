@@ -18,7 +18,8 @@ use berth_types::{AttachmentKey, NetworkName};
 
 use crate::network::{ENGINE, declaration, forget_names};
 use crate::overlay::Known;
-use crate::view::DockerNetwork;
+use crate::refusal::{Failure, plain};
+use crate::view::{DockerEndpoint, DockerNetwork};
 use crate::{endpoint, ipam, network, overlay};
 
 /// How long something must be missing from Docker's answers before it goes.
@@ -70,8 +71,12 @@ pub(crate) fn reconcile(
     let gone = places.iter().filter(|place| place.docker.is_none() && is_old(place.created_ms));
     for name in overdue(&mut missing.networks, gone.map(|place| place.network.clone()).collect(), now) {
         tracing::info!(network = %name, "Docker has no such network any more; it is removed");
-        let place = places.iter().find(|place| place.network == name);
-        log(&name, place.map_or(Ok(()), |place| place.remove(berth)));
+        let Some(place) = places.iter().find(|place| place.network == name) else { continue };
+        if let Err(failure) = place.remove(berth) {
+            let why = plain(failure);
+            tracing::warn!(network = %name, %why, "not removed; tried again soon");
+            missing.networks.insert(name, now);
+        }
     }
     endpoints(berth, &places, missing, now)?;
     remember_names(berth, &places)?;
@@ -83,11 +88,31 @@ pub(crate) fn reconcile(
     addresses(berth, docker)
 }
 
-/// Writes down what containers of one network are called.
-pub(crate) fn learn(berth: &mut Berth, network: &DockerNetwork) -> Result<(), CoreError> {
-    let mut places = places(berth, std::slice::from_ref(network))?;
-    places.retain(|place| place.docker.is_some());
-    remember_names(berth, &places)
+/// Writes down what containers on a network of the cluster are called, and has other nodes hear of it. `id` is Docker's number of
+/// the network; endpoints are named by theirs.
+pub(crate) fn learn(
+    berth: &mut Berth,
+    id: &str,
+    endpoints: &[(String, DockerEndpoint)],
+) -> Result<(), CoreError> {
+    let Some(Known { network, .. }) = overlay::find(berth, id)? else { return Ok(()) };
+    let mut learned = Vec::new();
+    for (number, endpoint) in endpoints {
+        let Ok(key) = endpoint::key(network.clone(), number) else { continue };
+        let shown = shown(endpoint);
+        // It may be gone already.
+        if berth.held_of(&key)?.is_some() && berth.name_of(&key)?.as_ref() != Some(&shown) {
+            learned.push((key, shown));
+        }
+    }
+    berth.names_write(&learned, &[])?;
+    publish_names(berth, &learned.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What people call the container of an endpoint.
+fn shown(DockerEndpoint { container, name, aliases }: &DockerEndpoint) -> Shown {
+    Shown { name: name.clone(), container: container.clone(), aliases: aliases.clone() }
 }
 
 /// A network that is Docker's by berth's records.
@@ -102,10 +127,13 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// Docker has it no more.
-    fn remove(&self, berth: &mut Berth) -> Result<(), CoreError> {
+    fn remove(&self, berth: &mut Berth) -> Result<(), Failure> {
         match &self.cluster {
             Some(known) => overlay::forget(berth, known),
-            None => berth.delete_network(&self.network).and_then(|()| forget_names(berth, &self.network)),
+            None => {
+                berth.delete_network(&self.network)?;
+                Ok(forget_names(berth, &self.network)?)
+            }
         }
     }
 }
@@ -231,13 +259,17 @@ fn remember_names(berth: &mut Berth, places: &[Place<'_>]) -> Result<(), CoreErr
         }
         for (id, endpoint) in docker.endpoints.iter().filter(|(_, endpoint)| !endpoint.is_joining()) {
             let Ok(key) = endpoint::key(network.clone(), id) else { continue };
-            let (name, container) = (endpoint.name.clone(), endpoint.container.clone());
-            wanted.insert(key, Shown { name, container, aliases: endpoint.aliases.clone() });
+            wanted.insert(key, shown(endpoint));
         }
     }
     let is_here = |key: &AttachmentKey| places.iter().any(|place| place.network == key.network);
-    let gone: Vec<AttachmentKey> =
-        known.keys().filter(|key| is_here(key) && !wanted.contains_key(*key)).cloned().collect();
+    let mut gone = Vec::new();
+    for key in known.keys().filter(|key| is_here(key) && !wanted.contains_key(*key)) {
+        // One that is attached was connected, and its names learned, since Docker was asked.
+        if berth.held_of(key)?.is_none() {
+            gone.push(key.clone());
+        }
+    }
     let learned: Vec<_> =
         wanted.into_iter().filter(|(key, shown)| known.attachment(key) != Some(shown)).collect();
     berth.names_write(&learned, &gone)?;

@@ -79,7 +79,9 @@ impl DockerNetwork {
             let addresses = [ipv4_address, ipv6_address];
             found.addresses.extend(addresses.iter().flatten().filter_map(|text| plain_addr(text)));
             let Some(id) = endpoint_id.filter(|id| !id.is_empty()) else { continue };
-            let endpoint = DockerEndpoint { container, name: name.unwrap_or_default(), aliases: Vec::new() };
+            let mut endpoint =
+                DockerEndpoint { container, name: name.unwrap_or_default(), aliases: Vec::new() };
+            endpoint.aliases = endpoint.also_called([]);
             found.endpoints.insert(id, endpoint);
         }
         Some(found)
@@ -109,6 +111,14 @@ impl DockerNetwork {
 }
 
 impl DockerEndpoint {
+    /// What it is called beside its name: by its container's first digits, as Docker has it on every network but its own `bridge`,
+    /// and by `aliases`. Docker 26 does not count the digits among them.
+    pub(crate) fn also_called(&self, aliases: impl IntoIterator<Item = String>) -> Vec<String> {
+        let digits = self.container.get(..12).filter(|_| !self.is_joining());
+        let all: BTreeSet<String> = digits.map(str::to_owned).into_iter().chain(aliases).collect();
+        all.into_iter().filter(|alias| *alias != self.name).collect()
+    }
+
     /// Whether dockerd is still at work on it: until it has joined, it stands under its own number.
     pub(crate) fn is_joining(&self) -> bool {
         self.container.starts_with("ep-")
@@ -156,6 +166,21 @@ mod tests {
         );
         assert_eq!(network.endpoints["e1"].name, "web");
         assert!(network.endpoints["e2"].is_joining() && !network.endpoints["e1"].is_joining());
+    }
+
+    #[test]
+    fn a_container_is_also_called_by_its_first_digits_and_once_by_each_name() {
+        let endpoint = |container: &str| DockerEndpoint {
+            container: container.to_owned(),
+            name: "web".to_owned(),
+            ..DockerEndpoint::default()
+        };
+        let said = ["shop", "web", "0123456789ab", "shop"].map(str::to_owned);
+        let called = endpoint("0123456789abcdef").also_called(said);
+        assert_eq!(called, ["0123456789ab", "shop"]);
+        assert_eq!(endpoint("0123456789abcdef").also_called([]), ["0123456789ab"]);
+        // The number of an endpoint is nobody's name.
+        assert!(endpoint("ep-0123456789abcdef").also_called([]).is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use berth_core::request::{Addressing, AttachRequest, Attachment, PoolsRead};
 use berth_core::{Berth, CoreError};
 use berth_ipam::AllocateError;
 use berth_store::LendDirection;
-use berth_types::AttachmentKey;
+use berth_types::{AttachmentKey, NetworkName};
 
 use crate::call::{self, CallError};
 use crate::joined::{Joined, open_blocks};
@@ -27,7 +27,7 @@ pub enum AttachError {
     #[error(
         "network `{0}` is not on record here though the overlay agent has joined it\nask it and this program for the same directories"
     )]
-    Elsewhere(berth_types::NetworkName),
+    Elsewhere(NetworkName),
     /// There is no room, and nobody who could get some.
     #[error("{why}, and there is nobody to get more: {call}")]
     NoRoom {
@@ -166,6 +166,24 @@ pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
 /// cluster is away, is only said.
 pub fn publish_names(berth: &Berth, keys: &[AttachmentKey]) {
     tell_of(berth, keys.to_vec(), "names");
+}
+
+/// Has this node leave a network that an engine has given up, unless it needs it otherwise: its other containers, for instance.
+///
+/// # Errors
+///
+/// The agent is not there, or could not do it: ask again.
+pub fn let_go(berth: &mut Berth, name: &NetworkName) -> Result<(), AttachError> {
+    if Joined::find(berth, name)?.is_none() {
+        return Ok(());
+    }
+    match call::let_go(&berth.dirs().run, &AskNetwork::named(name.clone())) {
+        Err(CallError::Refused(refusal @ Refusal { code: RefusalCode::InUse, .. })) => {
+            tracing::info!(%refusal, "this node stays on it");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Tells the agent of attachments that were collected: their engines called nobody, so that the cluster would have them for

@@ -64,6 +64,11 @@ pub fn remove(run_dir: &Path, ask: &AskNetwork) -> Result<(), CallError> {
     post(run_dir, "/v1/remove", ask, CLUSTER)
 }
 
+/// Takes this node off a network that an engine has given up; refused as in use while something else here needs it.
+pub fn let_go(run_dir: &Path, ask: &AskNetwork) -> Result<(), CallError> {
+    post(run_dir, "/v1/let-go", ask, CLUSTER)
+}
+
 /// What a network of the cluster is, or, with `create`, what it would be created as.
 pub fn describe(run_dir: &Path, ask: &AskNetwork) -> Result<OverlayNetwork, CallError> {
     post(run_dir, "/v1/describe", ask, CLUSTER)

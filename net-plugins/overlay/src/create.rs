@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use berth_core::plan::overlap;
 use berth_ipam::blocks::block_length;
-use berth_types::{MacAddr, NetworkName, Vni, fnv64};
+use berth_types::{MacAddr, NetworkName, NodeName, Vni, fnv64};
 use ipnetwork::IpNetwork;
 
 use crate::model::{LAYOUT, Node, OverlayNetwork, OverlaySubnet};
@@ -62,6 +62,32 @@ pub(crate) fn record(new: &NewNetwork, around: &Surroundings<'_>) -> Result<Over
         subnets,
         created_by: around.node.name.clone(),
     })
+}
+
+impl OverlayNetwork {
+    /// A network on which everything is as usual, on an underlay of IPv4 packets of 1500 bytes; blocks are of 16 IPv4 addresses.
+    pub fn usual(name: NetworkName, vni: Vni, subnets: Vec<OverlaySubnet>, created_by: NodeName) -> Self {
+        Self {
+            v: LAYOUT,
+            vni,
+            port: VXLAN_PORT,
+            subnets,
+            mtu: 1450,
+            gateway_mac: MacAddr::of_names([name.as_str(), "gateway"]),
+            masquerade: true,
+            between_containers: true,
+            isolated: true,
+            internal: false,
+            encrypted: false,
+            flood: false,
+            block4: 28,
+            block6: 120,
+            borrowing: true,
+            shared: false,
+            name,
+            created_by,
+        }
+    }
 }
 
 /// Says that the packets of `record` do not fit through the link of `node`.

@@ -17,21 +17,24 @@ mod client;
 mod serve;
 mod servers;
 
+use std::process::ExitCode;
+
 use berth_integration::Host;
-use berth_integration::bench::{Wanted, row};
+use berth_integration::bench::{self, Wanted, row};
 
 use servers::{Names, Running};
 
 /// Turns that every server gets; the median counts.
 const ROUNDS: usize = 5;
 
-fn main() {
+fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     match (words.next().as_deref(), words.next()) {
         (Some("serve"), Some(names)) => serve::berth(names.parse().unwrap()),
         (Some("flip"), _) => serve::flip(),
-        _ => measure(),
+        _ => return bench::guarded(measure),
     }
+    ExitCode::SUCCESS
 }
 
 fn measure() {

@@ -10,6 +10,7 @@ mod memory;
 mod traffic;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use berth_integration::bench::{self, Memory, Socket, Wanted};
@@ -28,7 +29,11 @@ const MANY_PORTS: u16 = 200;
 const DRIVERS: [&str; 2] = ["rbridge", "bridge"];
 const BESIDE: &str = "Docker's `bridge`";
 
-fn main() {
+fn main() -> ExitCode {
+    bench::guarded(measure)
+}
+
+fn measure() {
     engine_test(&["dockerd", "iptables", "busybox"], |host| {
         let mut berthd = Berthd::new(host, &["--roles", "docker"]);
         bench::row(

@@ -11,6 +11,7 @@ mod entries;
 mod etcd;
 mod many;
 mod stage;
+mod started;
 mod swarm;
 mod traffic;
 mod visible;
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
 type Part = (&'static str, fn(&mut Stage));
 
 /// What is measured, in this order: all of it, or what the words name.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("traffic", |stage| traffic::measure(stage)),
     ("writes", |stage| writes::measure(stage)),
     ("visible", |stage| visible::measure(stage)),
+    ("started", |stage| started::measure(stage)),
     ("programmed", |_| many::programmed()),
     ("memory", |stage| many::memory(stage)),
     // Takes etcd away.

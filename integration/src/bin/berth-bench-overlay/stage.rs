@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use berth_integration::engine::Berthd;
-use berth_integration::{Call, Cmd, Container, Host, Seat, Underlay, eventually};
+use berth_integration::{Call, Cmd, Container, Debian, Host, Seat, Underlay, eventually};
 use serde_json::{Value, json};
 
 use crate::etcd::Etcd;
@@ -47,7 +47,7 @@ pub(crate) struct Member {
 impl Stage {
     pub(crate) fn new() -> Self {
         let underlay: &'static Underlay = Box::leak(Box::new(Underlay::new(UNDERLAY_MTU)));
-        let mut hosts = (0..5).map(|_| host_on(underlay)).collect::<Vec<_>>().into_iter();
+        let mut hosts = (0..5).map(|_| host_on(underlay, Debian::V12)).collect::<Vec<_>>().into_iter();
         let seated: Vec<_> = hosts.by_ref().take(3).collect();
         let plain = [hosts.next().unwrap(), hosts.next().unwrap()];
         // The router's address on the first host's side; it is reached from all.
@@ -62,7 +62,12 @@ impl Stage {
 
     /// A further node, whose daemon has `roles`.
     pub(crate) fn node(&self, number: usize, roles: &str) -> Node {
-        let (host, seat) = host_on(self.underlay);
+        self.node_of(Debian::V12, number, roles)
+    }
+
+    /// The same on a host of `debian`.
+    pub(crate) fn node_of(&self, debian: Debian, number: usize, roles: &str) -> Node {
+        let (host, seat) = host_on(self.underlay, debian);
         Node::new(host, seat, number, roles, &self.etcd)
     }
 
@@ -74,8 +79,8 @@ impl Stage {
     }
 }
 
-fn host_on(underlay: &Underlay) -> (&'static Host, Seat) {
-    let host: &'static Host = Box::leak(Box::new(Host::new()));
+fn host_on(underlay: &Underlay, debian: Debian) -> (&'static Host, Seat) {
+    let host: &'static Host = Box::leak(Box::new(Host::on(debian)));
     let seat = underlay.join(host);
     (host, seat)
 }

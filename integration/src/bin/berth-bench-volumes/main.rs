@@ -8,9 +8,10 @@
 
 mod files;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use berth_integration::bench::{Socket, Wanted, median, row};
+use berth_integration::bench::{self, Socket, Wanted, median, row};
 use berth_integration::engine::{Berthd, Dockerd, engine_test};
 use berth_integration::{Debian, Host};
 use serde_json::{Value, json};
@@ -22,7 +23,11 @@ const FEW: usize = 7;
 /// How many volumes are many.
 const MANY: usize = 1000;
 
-fn main() {
+fn main() -> ExitCode {
+    bench::guarded(measure)
+}
+
+fn measure() {
     engine_test(&["dockerd", "iptables", "busybox"], |host| {
         // On the machine's disk: the host's own directory for this is memory.
         let disk = host.dir().join("berth-disk");

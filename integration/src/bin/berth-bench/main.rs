@@ -10,18 +10,23 @@ mod repair;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use berth_integration::bench::{Wanted, median, peak, row};
+use berth_integration::bench::{self, Wanted, median, peak, row};
 use berth_integration::{Cni, Container, Host};
 use serde_json::{Value, json};
 
 /// Rounds of a single-call figure.
 const ROUNDS: usize = 31;
 
-fn main() {
+fn main() -> ExitCode {
+    bench::guarded(measure)
+}
+
+fn measure() {
     let what = std::env::args().nth(1).unwrap_or_else(|| "cni".to_owned());
     assert_eq!(what, "cni", "known benchmarks: cni");
     memory();

@@ -37,26 +37,8 @@ pub(crate) fn node(name: &str, last: u8) -> Node {
 
 pub(crate) fn network(name: &str, vni: u32, subnet: &str) -> OverlayNetwork {
     let subnet: ipnetwork::IpNetwork = subnet.parse().unwrap();
-    OverlayNetwork {
-        v: LAYOUT,
-        name: network_name(name),
-        vni: Vni::new(vni).unwrap(),
-        port: 4789,
-        subnets: vec![OverlaySubnet { subnet, gateway: subnet.iter().nth(1).unwrap() }],
-        mtu: 1450,
-        gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        masquerade: true,
-        between_containers: true,
-        isolated: true,
-        internal: false,
-        encrypted: false,
-        flood: false,
-        block4: 28,
-        block6: 120,
-        borrowing: true,
-        shared: false,
-        created_by: node_name("n1"),
-    }
+    let subnet = OverlaySubnet { subnet, gateway: subnet.iter().nth(1).unwrap() };
+    OverlayNetwork::usual(network_name(name), Vni::new(vni).unwrap(), vec![subnet], node_name("n1"))
 }
 
 pub(crate) fn container(name: &str) -> Occupant {

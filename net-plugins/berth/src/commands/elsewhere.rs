@@ -16,6 +16,7 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::failure::{Doing as _, Failure};
+use crate::text::{joined, those_that_hold};
 
 /// A network of the cluster that this host is not on.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -88,22 +89,21 @@ impl Elsewhere {
         vec![
             self.name.to_string(),
             "not joined".to_owned(),
-            lines(&self.subnets),
-            lines(&self.gateways),
+            joined(&self.subnets),
+            joined(&self.gateways),
             self.reach(),
             format!("{} elsewhere", self.attachments),
         ]
     }
 
     fn reach(&self) -> String {
-        let words = [
+        those_that_hold(&[
             (self.internal, "internal"),
             (self.masquerade && !self.internal, "masqueraded"),
             (self.isolated, "isolated"),
             (!self.between_containers, "containers kept apart"),
             (self.encrypted, "encrypted"),
-        ];
-        words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
+        ])
     }
 
     /// Labelled lines for `network inspect`.
@@ -112,16 +112,12 @@ impl Elsewhere {
         vec![
             ("network", format!("{} (not joined: the first container on this host joins it)", self.name)),
             ("vni", format!("{} on UDP port {}", self.vni, self.port)),
-            ("subnets", lines(&self.subnets)),
-            ("gateways", lines(&self.gateways)),
+            ("subnets", joined(&self.subnets)),
+            ("gateways", joined(&self.gateways)),
             ("mtu", self.mtu.to_string()),
             ("reach", self.reach()),
             ("nodes", if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") }),
             ("attached", format!("{} containers of other nodes", self.attachments)),
         ]
     }
-}
-
-fn lines(items: &[impl ToString]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

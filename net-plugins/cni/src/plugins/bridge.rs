@@ -32,7 +32,7 @@ impl Plugin for Bridge {
     }
 
     fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
-        let args = CniArgs::parse(&request.target.args, &["MAC", "IP", POD_NAME])?;
+        let args = args(request)?;
         let config = bridge_config::parse(&request.conf, &args)?;
         // Results before 0.3.0 are addresses and nothing else; found out only at the end, there would be much to undo.
         if request.conf.version < CniVersion::V0_3_0 && request.conf.ipam_type().is_none() {
@@ -52,12 +52,7 @@ impl Plugin for Bridge {
                     .map_err(|err| of_core(&err))
             })
             .inspect_err(|_| delegated_del(&kind, &request.undo()))?;
-        let mut result = result_of(attached, &request.conf, &request.target.netns);
-        if let Some(domain) = domain {
-            let gateways: Vec<_> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
-            result.dns = names::resolver(&request.conf, &domain, &gateways);
-        }
-        Ok(result)
+        Ok(answer(request, attached, domain))
     }
 
     fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
@@ -103,6 +98,21 @@ impl Plugin for Bridge {
             _ => super::ipam::pool_status(&request.conf).map_err(unavailable),
         }
     }
+}
+
+/// What an ADD that attaches a container takes in `CNI_ARGS`.
+pub(super) fn args(request: &Request<Attachment>) -> Result<CniArgs, CniError> {
+    CniArgs::parse(&request.target.args, &["MAC", "IP", POD_NAME])
+}
+
+/// The result of an ADD, with who answers for names where the network has a `domain`.
+pub(super) fn answer(request: &Request<Attachment>, attached: Attached, domain: Option<String>) -> CniResult {
+    let mut result = result_of(attached, &request.conf, &request.target.netns);
+    if let Some(domain) = domain {
+        let gateways: Vec<_> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
+        result.dns = names::resolver(&request.conf, &domain, &gateways);
+    }
+    result
 }
 
 /// Opens the sandbox, or says what is wrong with its path.

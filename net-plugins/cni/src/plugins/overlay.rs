@@ -11,12 +11,11 @@ use berth_overlay::attach::{self, AttachError};
 use berth_overlay::call::CallError;
 use berth_overlay::joined::Joined;
 use berth_overlay::wire::RefusalCode;
-use berth_types::AttachmentKey;
+use berth_types::{AttachmentKey, ContainerId, IfName, NetworkName};
 
-use super::bridge::{result_of, sandbox};
+use super::bridge::{answer, args, sandbox};
 use super::error::{of_cleanup, of_core};
 use super::ipam_call::address_request;
-use super::names::{self, POD_NAME};
 use super::overlay_config::{self, KEYS, OverlayConfig};
 use super::{all_in_place, open};
 use crate::protocol::{
@@ -37,14 +36,10 @@ impl Plugin for Overlay {
     }
 
     fn add(&self, request: &Request<Attachment>) -> Result<CniResult, CniError> {
-        let args = CniArgs::parse(&request.target.args, &["MAC", "IP", POD_NAME])?;
+        let args = args(request)?;
         let config = overlay_config::parse(&request.conf, &args, &request.path)?;
         let inside = sandbox(&request.target.netns)?;
-        let key = AttachmentKey {
-            network: config.ask.name.clone(),
-            container: request.target.container.clone(),
-            ifname: request.target.ifname.clone(),
-        };
+        let key = key(&config.ask.name, &request.target.container, &request.target.ifname);
         let asked = address_request(request, &args, Some(&inside))?;
         let asked = berth_ipam::Request { owner: key.clone(), ..asked };
         drop(inside);
@@ -58,30 +53,21 @@ impl Plugin for Overlay {
         };
         let attached = attach::attach(&mut berth, &joined, &mut make).map_err(|err| of_attach(&err))?;
         let domain = joined.declaration.names.as_ref().map(|names| names.domain.clone());
-        let mut result = result_of(attached, &request.conf, &request.target.netns);
-        if let Some(domain) = domain {
-            let gateways: Vec<_> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
-            result.dns = names::resolver(&request.conf, &domain, &gateways);
-        }
-        Ok(result)
+        Ok(answer(request, attached, domain))
     }
 
     fn check(&self, request: &Request<Attachment>) -> Result<(), CniError> {
         request.conf.require_prev_result()?;
         let inside = sandbox(&request.target.netns)?;
-        let key = AttachmentKey {
-            network: overlay_config::network(&request.conf)?,
-            container: request.target.container.clone(),
-            ifname: request.target.ifname.clone(),
-        };
+        let network = overlay_config::network(&request.conf)?;
+        let key = key(&network, &request.target.container, &request.target.ifname);
         let wrong = open(&request.conf.raw)?.check(&key, &inside).map_err(|err| of_core(&err))?;
         all_in_place(&wrong)
     }
 
     fn del(&self, request: &Request<Detachment>) -> Result<(), CniError> {
         let Request { target, conf, .. } = request;
-        let (container, ifname) = (target.container.clone(), target.ifname.clone());
-        let key = AttachmentKey { network: overlay_config::network(conf)?, container, ifname };
+        let key = key(&overlay_config::network(conf)?, &target.container, &target.ifname);
         let mut berth = open(&conf.raw)?;
         berth.detach(&key).map_err(|err| of_cleanup(&err))?;
         // What the cluster does not hear now, it hears from the records.
@@ -114,6 +100,10 @@ impl Plugin for Overlay {
             None => berth_overlay::call::ping(&berth.dirs().run).map_err(|err| unavailable(of_call(&err))),
         }
     }
+}
+
+fn key(network: &NetworkName, container: &ContainerId, ifname: &IfName) -> AttachmentKey {
+    AttachmentKey { network: network.clone(), container: container.clone(), ifname: ifname.clone() }
 }
 
 fn attach_request(

@@ -22,7 +22,7 @@ use crate::cores::Cores;
 use crate::driver::{self, NetworkDriver};
 use crate::endpoint::{self, Wanted, attached, key};
 use crate::forward::Forward;
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::refusal::Failure;
 use crate::resolvers;
 use crate::wire::{
@@ -197,8 +197,8 @@ fn clear_leftovers(berth: &mut Berth, key: &AttachmentKey, addresses: &[IpAddr])
         Held::Bridge(record) => record.leases.iter().any(|lease| addresses.contains(&lease.address.ip())),
         Held::Ports(_) => false,
     };
-    let rows = berth.held()?.into_iter();
-    let forgotten = rows.filter(|(row, held)| row.key.network == key.network && row.key != *key && has(held));
+    let rows = berth.held_on(&key.network)?.into_iter();
+    let forgotten = rows.filter(|(row, held)| row.key != *key && has(held));
     let forgotten: Vec<AttachmentKey> = forgotten.map(|(row, _)| row.key).collect();
     for other in &forgotten {
         tracing::info!(endpoint = %other, "forgotten by Docker, which gives its address again");

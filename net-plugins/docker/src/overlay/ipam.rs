@@ -21,7 +21,7 @@ use super::options::network_name;
 use super::{ADDRESS_SPACE, DRIVER, NETWORK, proposal, record, subnets, typed};
 use crate::cores::Cores;
 use crate::ipam::{GATEWAY, NAME, TYPE, address, introduced, prefix};
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::refusal::Failure;
 use crate::session::Session;
 use crate::wire::{AddressGiven, OfAddress, Options, PoolGiven, RequestPool};

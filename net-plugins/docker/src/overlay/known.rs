@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 
 use berth_core::{Berth, CoreError, Held};
-use berth_overlay::attach::publish_names;
+use berth_overlay::attach::{let_go, publish_names};
 use berth_plugin_http::Refusal;
-use berth_store::EngineNetworkRow;
+use berth_store::{EngineNetworkRow, Tx};
 use berth_types::{AttachmentKey, NetworkName};
 use serde::{Deserialize, Serialize};
 
 use super::typed;
 use crate::names;
 use crate::network::{ENGINE, forget_names};
-use crate::options::shortened;
+use crate::option::shortened;
 use crate::refusal::Failure;
 
 /// A network of Docker's.
@@ -61,7 +61,7 @@ pub(crate) fn all(berth: &mut Berth) -> Result<Vec<Known>, CoreError> {
 }
 
 /// The one with this number, if it is known.
-pub(super) fn find(berth: &mut Berth, id: &str) -> Result<Option<Known>, CoreError> {
+pub(crate) fn find(berth: &mut Berth, id: &str) -> Result<Option<Known>, CoreError> {
     let row = berth.store_mut().read(|tx| tx.engine_network(ENGINE, id).map_err(CoreError::from))?;
     Ok(row.map(Known::from))
 }
@@ -108,9 +108,9 @@ pub(super) fn refuse_second(berth: &mut Berth, id: &str, network: &NetworkName) 
     Ok(())
 }
 
-/// Forgets that Docker has the network, with whatever it still has of it. The network itself stays, and what other engines have
-/// of it.
-pub(crate) fn forget(berth: &mut Berth, known: &Known) -> Result<(), CoreError> {
+/// Forgets that Docker has the network, with whatever it still has of it. The network itself stays the cluster's; this node leaves
+/// it, unless other engines are on it here. What fails is done by the next call.
+pub(crate) fn forget(berth: &mut Berth, known: &Known) -> Result<(), Failure> {
     let left = handed(berth, &known.network)?;
     let mut errors = Vec::new();
     for key in &left {
@@ -118,19 +118,18 @@ pub(crate) fn forget(berth: &mut Berth, known: &Known) -> Result<(), CoreError> 
     }
     publish_names(berth, &left);
     if !errors.is_empty() {
-        return Err(CoreError::Several(errors));
+        return Err(CoreError::Several(errors).into());
     }
     forget_names(berth, &known.network)?;
     berth.holds_keep(&known.network, &std::collections::BTreeSet::new(), -1)?;
-    berth
-        .store_mut()
-        .write(|tx| tx.engine_network_remove(ENGINE, &known.id).map(drop).map_err(CoreError::from))
+    let_go(berth, &known.network)?;
+    let removed = |tx: &Tx<'_>| tx.engine_network_remove(ENGINE, &known.id).map(drop);
+    Ok(berth.store_mut().write(|tx| removed(tx).map_err(CoreError::from))?)
 }
 
 /// Endpoints of Docker's on the network: those whose links it takes itself.
 fn handed(berth: &mut Berth, network: &NetworkName) -> Result<Vec<AttachmentKey>, CoreError> {
     let is_handed = |held: &Held| matches!(held, Held::Bridge(record) if record.peer.is_some());
-    let rows = berth.held()?.into_iter();
-    let handed = rows.filter(|(row, held)| row.key.network == *network && is_handed(held));
+    let handed = berth.held_on(network)?.into_iter().filter(|(_, held)| is_handed(held));
     Ok(handed.map(|(row, _)| row.key).collect())
 }

@@ -23,7 +23,7 @@ use berth_types::NetworkName;
 pub use driver::Driver;
 pub use ipam::Ipam;
 
-pub(crate) use known::{Known, all, forget};
+pub(crate) use known::{Known, all, find, forget};
 pub(crate) use reconcile::{keep_holds, know_again};
 
 use crate::refusal::Failure;

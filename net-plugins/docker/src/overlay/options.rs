@@ -1,15 +1,14 @@
 //! `docker network create -d roverlay -o KEY=VALUE`: which network of the cluster it is, what it is created as where the cluster
 //! has none of the name, and what is this host's to choose.
 
-use std::net::IpAddr;
-
 use berth_overlay::wire::NewNetwork;
 use berth_plugin_http::Refusal;
-use berth_types::{IfName, NetworkName, Vni};
+use berth_types::{NetworkName, Vni};
 
 use super::known::Choices;
 use super::{CREATE, NETWORK, typed};
-use crate::options::{INTERNAL, flag, generic, parse_bool, shortened};
+use crate::option::{Given, Known};
+use crate::options::{INTERNAL, flag, generic};
 use crate::wire::Options;
 
 /// What was said of a network.
@@ -27,27 +26,21 @@ pub(super) struct OverlayOptions {
     pub(super) choices: Choices,
 }
 
-/// An option: berth's name, Docker's, what it takes.
-const KNOWN: &[(&str, Option<&str>, &str)] = &[
-    (NETWORK, None, "the name of a network of the cluster"),
-    (CREATE, None, "true or false"),
-    ("vni", Some("com.docker.network.driver.overlay.vxlanid_list"), "a number from 1 to 16777215"),
-    ("mtu", Some("com.docker.network.driver.mtu"), "68 to 65535"),
-    ("encrypted", None, "true or false"),
-    ("flood", None, "true or false"),
-    ("icc", Some("com.docker.network.bridge.enable_icc"), "true or false"),
-    ("host_binding", Some("com.docker.network.bridge.host_binding_ipv4"), "an address of the host"),
-    ("link_prefix", Some("com.docker.network.container_iface_prefix"), "the start of a link's name"),
-    ("anti_spoofing", None, "true or false"),
+const KNOWN: &[Known] = &[
+    known(NETWORK, None, "the name of a network of the cluster"),
+    known(CREATE, None, "true or false"),
+    known("vni", Some("com.docker.network.driver.overlay.vxlanid_list"), "a number from 1 to 16777215"),
+    known("mtu", Some("com.docker.network.driver.mtu"), "68 to 65535"),
+    known("encrypted", None, "true or false"),
+    known("flood", None, "true or false"),
+    known("icc", Some("com.docker.network.bridge.enable_icc"), "true or false"),
+    known("host_binding", Some("com.docker.network.bridge.host_binding_ipv4"), "an address of the host"),
+    known("link_prefix", Some("com.docker.network.container_iface_prefix"), "the start of a link's name"),
+    known("anti_spoofing", None, "true or false"),
 ];
 
-/// The list of known options, as a person reads it.
-fn known() -> String {
-    let text = |(short, docker, _): &(&str, Option<&str>, &str)| match docker {
-        Some(docker) => format!("{short} ({docker})"),
-        None => (*short).to_owned(),
-    };
-    KNOWN.iter().map(text).collect::<Vec<_>>().join(", ")
+const fn known(short: &'static str, docker: Option<&'static str>, takes: &'static str) -> Known {
+    Known { short, docker, takes }
 }
 
 /// Reads the name of a network of the cluster.
@@ -80,43 +73,19 @@ impl OverlayOptions {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
-        let option = KNOWN.iter().find(|(short, docker, _)| *short == key || *docker == Some(key));
-        let Some((short, _, takes)) = option else {
-            return Err(Refusal::new(format!("unknown option `{}`; known are {}", shortened(key), known())));
-        };
-        let wrong = || {
-            Refusal::new(format!(
-                "option `{key}` takes {takes}, not `{}`; known options are {}",
-                shortened(value),
-                known()
-            ))
-        };
-        let boolean = || parse_bool(value).ok_or_else(wrong);
-        match *short {
+        let given = Given::find(KNOWN, key, value)?;
+        match given.short() {
             NETWORK => (),
-            CREATE => self.create = boolean()?,
-            "vni" => self.vni = Some(value.parse().map_err(|_| wrong())?),
-            "mtu" => {
-                let mtu = value.parse().ok().filter(|mtu| *mtu == 0 || (68..=65_535).contains(mtu));
-                self.mtu = Some(mtu.ok_or_else(wrong)?).filter(|mtu| *mtu != 0);
-            }
+            CREATE => self.create = given.boolean()?,
+            "vni" => self.vni = Some(given.parsed()?),
+            "mtu" => self.mtu = given.mtu()?,
             // Docker's own overlay takes it without a value.
-            "encrypted" => self.encrypted = Some(value.is_empty() || boolean()?),
-            "flood" => self.flood = Some(boolean()?),
-            "icc" => self.between_containers = Some(boolean()?),
-            "anti_spoofing" => self.choices.anti_spoofing = boolean()?,
-            "host_binding" => {
-                let addr: IpAddr = value.parse().map_err(|_| wrong())?;
-                self.choices.host_binding = Some(addr).filter(|addr| !addr.is_unspecified());
-            }
-            _ => {
-                // The engine adds a number.
-                IfName::new(format!("{value}99")).map_err(|_| wrong())?;
-                if value.is_empty() {
-                    return Err(wrong());
-                }
-                self.choices.link_prefix = value.to_owned();
-            }
+            "encrypted" => self.encrypted = Some(given.value().is_empty() || given.boolean()?),
+            "flood" => self.flood = Some(given.boolean()?),
+            "icc" => self.between_containers = Some(given.boolean()?),
+            "anti_spoofing" => self.choices.anti_spoofing = given.boolean()?,
+            "host_binding" => self.choices.host_binding = given.address()?,
+            _ => self.choices.link_prefix = given.link_prefix()?,
         }
         Ok(())
     }

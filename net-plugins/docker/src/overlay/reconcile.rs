@@ -43,11 +43,10 @@ pub(crate) fn keep_holds(
 }
 
 fn attached(berth: &mut Berth, network: &NetworkName) -> Result<BTreeSet<std::net::IpAddr>, CoreError> {
-    let held = berth.held()?;
-    let on_network = held.iter().filter(|(row, _)| row.key.network == *network);
+    let held = berth.held_on(network)?;
     let of = |held: &Held| match held {
         Held::Bridge(record) => record.leases.iter().map(|lease| lease.address.ip()).collect(),
         Held::Ports(_) => Vec::new(),
     };
-    Ok(on_network.flat_map(|(_, held)| of(held)).collect())
+    Ok(held.iter().flat_map(|(_, held)| of(held)).collect())
 }

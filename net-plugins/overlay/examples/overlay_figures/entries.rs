@@ -10,7 +10,7 @@ use berth_netlink::Netlink;
 use berth_overlay::cluster::{Entry, Listing, Revision};
 use berth_overlay::entries::{Desired, Entries, Holder, vtep_of};
 use berth_overlay::joined::{Joined, Seat};
-use berth_overlay::model::{LAYOUT, Occupant, OverlayNetwork, OverlaySubnet};
+use berth_overlay::model::{Occupant, OverlayNetwork, OverlaySubnet};
 use berth_overlay::reconcile::{Report, reconcile};
 use berth_overlay::view::View;
 use berth_types::{NetworkName, Vni};
@@ -131,24 +131,7 @@ fn network() -> OverlayNetwork {
         subnet: subnet.parse().unwrap(),
         gateway: gateway.parse().unwrap(),
     };
-    OverlayNetwork {
-        v: LAYOUT,
-        name: NetworkName::new("crowd").unwrap(),
-        vni: Vni::new(4097).unwrap(),
-        port: 4789,
-        subnets: vec![subnet("10.6.0.0/16", "10.6.0.1"), subnet("fd00:6::/64", "fd00:6::1")],
-        mtu: 1450,
-        gateway_mac: "02:42:00:00:00:01".parse().unwrap(),
-        masquerade: true,
-        between_containers: true,
-        isolated: true,
-        internal: false,
-        encrypted: false,
-        flood: false,
-        shared: false,
-        block4: 26,
-        block6: 120,
-        borrowing: true,
-        created_by: "n1".parse().unwrap(),
-    }
+    let subnets = vec![subnet("10.6.0.0/16", "10.6.0.1"), subnet("fd00:6::/64", "fd00:6::1")];
+    let (name, vni) = (NetworkName::new("crowd").unwrap(), Vni::new(4097).unwrap());
+    OverlayNetwork { block4: 26, ..OverlayNetwork::usual(name, vni, subnets, "n1".parse().unwrap()) }
 }

@@ -16,6 +16,8 @@ pub(super) enum Command {
     Create(NewNetwork, Reply<()>),
     /// Remove a network.
     Remove(AskNetwork, Reply<()>),
+    /// Take this node off a network that an engine has given up, unless it is used here otherwise.
+    LetGo(AskNetwork, Reply<()>),
     /// What a network is, or would be created as.
     Describe(AskNetwork, Reply<OverlayNetwork>),
     /// Have the engines of all nodes have a network, or not any more.

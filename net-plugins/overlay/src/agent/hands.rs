@@ -8,7 +8,7 @@ use berth_core::names::Elsewhere;
 use berth_core::overlay::key_of_host;
 use berth_core::{Berth, Chain, CoreError};
 use berth_netlink::{Netlink, NetlinkError};
-use berth_store::{BootTime, Dirs, LeaseScope};
+use berth_store::{BlockRow, BlockStage, BootTime, Dirs, LeaseScope};
 use berth_types::{AttachmentKey, NetworkName, NodeName};
 
 use super::elsewhere::Recorded;
@@ -129,6 +129,34 @@ impl Hands {
         if !attached.is_empty() {
             return Ok(false);
         }
+        self.take_off(name)?;
+        Ok(true)
+    }
+
+    /// The same of a network that goes on elsewhere: from the moment at which nobody has an address of it here, nobody is given
+    /// one, so that its blocks can be others'.
+    pub(super) fn let_go(&mut self, name: &NetworkName) -> Result<bool, CoreError> {
+        let closed = self.berth.store_mut().write(|tx| {
+            let host = key_of_host(name);
+            let is_used = berth_ipam::leases(tx, name)?.iter().any(|lease| lease.owner != host);
+            if is_used || !tx.attachments_of(name)?.is_empty() {
+                return Ok::<_, CoreError>(false);
+            }
+            for row in tx.cluster_blocks(name)? {
+                tx.cluster_block_put(&BlockRow { stage: BlockStage::Draining, ..row })?;
+            }
+            for row in tx.cluster_lends(name)? {
+                tx.cluster_lend_remove(name, row.address)?;
+            }
+            Ok(true)
+        })?;
+        if closed {
+            self.take_off(name)?;
+        }
+        Ok(closed)
+    }
+
+    fn take_off(&mut self, name: &NetworkName) -> Result<(), CoreError> {
         self.berth.delete_network(name)?;
         self.networks.remove(name);
         self.berth.store_mut().write(|tx| {
@@ -143,8 +171,7 @@ impl Hands {
         })?;
         let gone: Vec<AttachmentKey> =
             self.berth.elsewhere_on(name)?.into_iter().map(|(key, _)| key).collect();
-        self.berth.elsewhere_write(&[], &gone)?;
-        Ok(true)
+        self.berth.elsewhere_write(&[], &gone)
     }
 
     /// Does what follows from a change of the cluster. What fails is said, and put right by the next round.

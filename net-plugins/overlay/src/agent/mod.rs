@@ -16,6 +16,7 @@ mod command;
 mod creating;
 pub mod elsewhere;
 mod hands;
+mod leaving;
 pub mod local;
 mod networks;
 mod news;

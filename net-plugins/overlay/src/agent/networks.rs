@@ -30,6 +30,8 @@ const BEHIND: Duration = Duration::from_secs(1);
 pub(super) enum Claimed {
     /// A network's blocks were looked after.
     Tended(NetworkName, Result<Tended, Refusal>),
+    /// What this node still had of a network in the cluster, though it is not on it, was given back, or not.
+    Cleared(NetworkName, Result<(), Refusal>),
     /// A network was created, or not.
     Created(Box<OverlayNetwork>, Result<(), Refusal>, After),
     /// A network was removed, or not.
@@ -137,7 +139,11 @@ impl Agent {
                 answer(reply, Ok(()));
             }
             Claimed::Removed(_, Err(refusal), reply) => answer(reply, Err(refusal)),
-            Claimed::Tended(name, tended) => self.was_tended(name, tended).await?,
+            Claimed::Tended(name, tended) => {
+                self.was_tended(name, tended).await?;
+                self.leave_those_waiting().await?;
+            }
+            Claimed::Cleared(name, cleared) => self.was_cleared(&name, cleared),
         }
         Ok(())
     }
@@ -243,15 +249,10 @@ impl Agent {
     }
 
     /// Takes a network off this node that is no more in the cluster, unless somebody is attached to it.
-    pub(super) async fn leave(&mut self, name: &NetworkName) -> Result<(), AgentError> {
+    async fn leave(&mut self, name: &NetworkName) -> Result<(), AgentError> {
         let leaving = name.clone();
         match self.with(move |hands| hands.leave(&leaving)).await? {
-            Ok(true) => {
-                self.joined.remove(name);
-                self.troubles.remove(name);
-                self.elsewhere.forget_network(name);
-                self.wanted.retain(|key, _| !is_of(key, name));
-            }
+            Ok(true) => self.forget(name),
             Ok(false) => {
                 let text = "the cluster has it no more, and containers are attached to it here".to_owned();
                 tracing::error!(network = %name, text);
@@ -313,7 +314,7 @@ pub(super) fn attached_here(hands: &mut Hands, name: &NetworkName) -> Result<Opt
     Ok((!rows.is_empty()).then_some(text))
 }
 
-fn is_of(key: &crate::cluster::EntryKey, name: &NetworkName) -> bool {
+pub(super) fn is_of(key: &crate::cluster::EntryKey, name: &NetworkName) -> bool {
     matches!(key, crate::cluster::EntryKey::Attachment(network, _, _) if network == name)
 }
 

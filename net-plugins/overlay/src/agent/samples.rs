@@ -21,26 +21,7 @@ pub(crate) fn node(name: &str, number: u8) -> Node {
 pub(crate) fn network(name: &str) -> OverlayNetwork {
     let subnet =
         OverlaySubnet { subnet: "10.0.0.0/24".parse().unwrap(), gateway: "10.0.0.1".parse().unwrap() };
-    OverlayNetwork {
-        v: LAYOUT,
-        name: name.parse().unwrap(),
-        vni: Vni::new(4097).unwrap(),
-        port: 4789,
-        subnets: vec![subnet],
-        mtu: 1450,
-        gateway_mac: "02:42:00:00:00:01".parse().unwrap(),
-        masquerade: true,
-        between_containers: true,
-        isolated: true,
-        internal: false,
-        encrypted: false,
-        flood: false,
-        block4: 28,
-        block6: 64,
-        borrowing: true,
-        shared: false,
-        created_by: "n1".parse().unwrap(),
-    }
+    OverlayNetwork::usual(name.parse().unwrap(), Vni::new(4097).unwrap(), vec![subnet], "n1".parse().unwrap())
 }
 
 pub(crate) fn attachment(node: &str, container: &str, address: &str, generation: u64) -> OverlayAttachment {

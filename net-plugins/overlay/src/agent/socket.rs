@@ -19,6 +19,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/network", post(|to, body| asked(to, body, Command::Network)))
         .route("/v1/create", post(|to, body| asked(to, body, Command::Create)))
         .route("/v1/remove", post(|to, body| asked(to, body, Command::Remove)))
+        .route("/v1/let-go", post(|to, body| asked(to, body, Command::LetGo)))
         .route("/v1/describe", post(|to, body| asked(to, body, Command::Describe)))
         .route("/v1/share", post(|to, body| asked(to, body, Command::Share)))
         .route("/v1/room", post(|to, body| asked(to, body, Command::Room)))

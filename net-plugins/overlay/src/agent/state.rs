@@ -77,6 +77,8 @@ pub(super) struct Agent {
     pub(super) awaited: Vec<(NetworkName, Instant, Reply<()>)>,
     /// Networks whose blocks are being looked after.
     pub(super) tending: BTreeSet<NetworkName>,
+    /// Networks that are to be left once nobody looks after their blocks.
+    pub(super) leaving: Vec<(NetworkName, Reply<()>)>,
     /// What is to be known of a network's blocks: what was lost of them, for instance.
     pub(super) tended: BTreeMap<NetworkName, Tended>,
     pub(super) tend_at: Instant,
@@ -171,6 +173,7 @@ impl Agent {
             claiming: BTreeMap::new(),
             awaited: Vec::new(),
             tending: BTreeSet::new(),
+            leaving: Vec::new(),
             tended: BTreeMap::new(),
             tend_at: now + TEND,
             counters: CountersView::default(),
@@ -253,6 +256,7 @@ impl Agent {
             Command::Network(ask, reply) => self.network(ask, reply).await?,
             Command::Create(new, reply) => self.create(new, reply).await?,
             Command::Remove(ask, reply) => self.remove(ask, reply).await?,
+            Command::LetGo(ask, reply) => self.let_go(ask.name, reply).await?,
             Command::Describe(ask, reply) => self.describe(ask, reply).await?,
             Command::Share(ask, reply) => self.share(ask, reply),
             Command::Room(ask, reply) => self.room(&ask, reply),

@@ -39,6 +39,8 @@ pub(super) enum Need {
     Room,
     /// A certain address.
     Address(IpAddr),
+    /// Nothing any more: this node is not on it.
+    Nothing,
 }
 
 /// What a task works with.
@@ -65,6 +67,7 @@ impl Agent {
         for name in self.joined.keys().cloned().collect::<Vec<_>>() {
             self.tend_network(&name, Need::Order);
         }
+        self.clear();
         self.forget_lost_nodes(Instant::now());
     }
 
@@ -90,7 +93,11 @@ impl Agent {
             let done = tokio::task::spawn_blocking(move || runtime.block_on(tending.work(need))).await;
             let lost =
                 |_| Err(Refusal::new(RefusalCode::Failed, "the task that looked for addresses is gone"));
-            Claimed::Tended(name, done.unwrap_or_else(lost))
+            let done = done.unwrap_or_else(lost);
+            match need {
+                Need::Nothing => Claimed::Cleared(name, done.map(drop)),
+                Need::Order | Need::Room | Need::Address(_) => Claimed::Tended(name, done),
+            }
         });
     }
 
@@ -130,9 +137,13 @@ impl Tending {
             |err: berth_store::StoreError| Refusal::new(RefusalCode::Failed, Chain(&err).to_string());
         let mut store = Store::open(&self.dirs, self.boot.clone()).map_err(failed)?;
         let Some(network) = self.view.record() else { return Ok(Tended::default()) };
-        if let Need::Address(address) = need {
-            borrow(&keeper, &mut store, network, address).await?;
-            return Ok(Tended::default());
+        match need {
+            Need::Order | Need::Room => (),
+            Need::Address(address) => {
+                borrow(&keeper, &mut store, network, address).await?;
+                return Ok(Tended::default());
+            }
+            Need::Nothing => return keeper.give_all_back(&self.view).await.map_err(|err| refusal(&err)),
         }
         let tended =
             keeper.tend(&mut store, &self.view, BootTime::now()).await.map_err(|err| refusal(&err))?;

@@ -15,12 +15,16 @@ use crate::entries::vtep_of;
 use crate::model::Node;
 use crate::mtu::{MtuFault, Way, faults};
 
+/// Tunnel ends of other nodes.
+type Peers = BTreeMap<NodeName, IpAddr>;
+
 impl Agent {
     /// Looks at the ways to all nodes that have something on a network of this node.
     pub(super) async fn look_at_ways(&mut self) -> Result<(), AgentError> {
         let Some(local) = self.link.as_ref().and_then(Link::local) else { return Ok(()) };
-        let ends: BTreeMap<NodeName, IpAddr> =
-            self.joined.keys().flat_map(|name| self.peers(name, local)).collect();
+        let peers: BTreeMap<NetworkName, Peers> =
+            self.joined.keys().map(|name| (name.clone(), self.peers(name, local))).collect();
+        let ends: Peers = peers.values().flatten().map(|(node, end)| (node.clone(), *end)).collect();
         let ways = match self.with(move |hands| hands.ways(&ends)).await? {
             Ok(ways) => ways,
             Err(err) => {
@@ -28,8 +32,13 @@ impl Agent {
                 return Ok(());
             }
         };
-        let now = self.joined.keys().map(|name| (name.clone(), self.narrow_of(name, local, &ways)));
-        let now: BTreeMap<_, _> = now.filter(|(_, narrow)| !narrow.is_empty()).collect();
+        let narrow = |(name, peers): (NetworkName, Peers)| {
+            let ways: Vec<Way> = ways.iter().filter(|way| peers.contains_key(&way.node)).cloned().collect();
+            let narrow = self.narrow_of(&name, local, &ways);
+            (name, narrow)
+        };
+        let now: BTreeMap<_, _> =
+            peers.into_iter().map(narrow).filter(|(_, narrow)| !narrow.is_empty()).collect();
         for (name, narrow) in now.iter().filter(|(name, narrow)| self.narrow.get(*name) != Some(*narrow)) {
             for fault in narrow {
                 tracing::warn!(network = %name, %fault, "packets are too large");
@@ -40,7 +49,7 @@ impl Agent {
     }
 
     /// The tunnel ends of the nodes that have something on the network, but for this one.
-    fn peers(&self, name: &NetworkName, local: IpAddr) -> Vec<(NodeName, IpAddr)> {
+    fn peers(&self, name: &NetworkName, local: IpAddr) -> Peers {
         let nodes = self.others(name).filter_map(|node| Some((node.name.clone(), vtep_of(node, local)?)));
         nodes.collect()
     }
@@ -54,10 +63,7 @@ impl Agent {
 
     fn narrow_of(&self, name: &NetworkName, local: IpAddr, ways: &[Way]) -> Vec<MtuFault> {
         let Some(joined) = self.joined.get(name) else { return Vec::new() };
-        let peers = self.peers(name, local);
-        let ways: Vec<Way> =
-            ways.iter().filter(|way| peers.iter().any(|(node, _)| *node == way.node)).cloned().collect();
         let own = self.link.as_ref().map(|link| link.node.borrow().clone());
-        faults(joined.overlay.mtu, local, &ways, self.others(name).chain(own.as_ref()))
+        faults(joined.overlay.mtu, local, ways, self.others(name).chain(own.as_ref()))
     }
 }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use lends::{Borrowed, borrowable_of};
 pub use lost::lost_nodes;
 pub use pool::local_pool;
+pub use tend::unused_of;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::model::{Block, LAYOUT, Node};

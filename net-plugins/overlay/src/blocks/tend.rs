@@ -1,6 +1,7 @@
 //! Blocks claimed, confirmed, drained and given back.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_ipam::Span;
@@ -8,11 +9,14 @@ use berth_ipam::blocks::{OwnBlock, Stage, Step, SubnetState, next_block, plan};
 use berth_store::{
     BlockRow, BlockStage, BootTime, LeaseScope, LendDirection, LendRow, ReadTx, Store, StoreError, unix_ms,
 };
+use berth_types::NodeName;
 use ipnetwork::IpNetwork;
 
 use super::{BlocksError, Keeper, Noted, Tended, is_own, seed};
 use crate::cluster::{ClusterError, Entry};
-use crate::model::{Block, BlockState, LAYOUT, Lend, OverlayNetwork, OverlaySubnet};
+use crate::model::{
+    Block, BlockState, LAYOUT, Lend, Occupant, OverlayAttachment, OverlayNetwork, OverlaySubnet,
+};
 use crate::view::NetworkView;
 
 /// How many blocks are asked for when each turns out to be another's by now: as many as nodes may begin at one moment.
@@ -37,6 +41,28 @@ impl Keeper<'_> {
         self.settle_lends(store, network, view).await?;
         for subnet in &network.subnets {
             self.tend_subnet(store, network, subnet, view, now, &mut tended).await?;
+        }
+        Ok(tended)
+    }
+
+    /// Gives back whatever the cluster has as this node's of a network that this node is not on, and of which nothing is written
+    /// down here.
+    ///
+    /// # Errors
+    ///
+    /// [`BlocksError`]: the cluster is away; what is left then, the next call gives back.
+    pub async fn give_all_back(&self, view: &NetworkView) -> Result<Tended, BlocksError> {
+        let mut tended = Tended::default();
+        for lend in view.lends_of(&self.node.name) {
+            self.cluster.remove_lend(lend).await?;
+        }
+        for block in unused_of(view, &self.node.name) {
+            match self.cluster.remove_block(block).await {
+                Ok(()) => tended.given_back.push(block.cidr),
+                // It changed since it was seen.
+                Err(ClusterError::Taken { .. }) => (),
+                Err(err) => return Err(err.into()),
+            }
         }
         Ok(tended)
     }
@@ -140,10 +166,14 @@ impl Keeper<'_> {
         view: &NetworkView,
         tended: &mut Tended,
     ) -> Result<(), BlocksError> {
-        let outcome = if block.state == BlockState::Pending && block.epoch == self.node.epoch {
-            // This node was interrupted between the claim and the writing down; nothing was given.
+        let is_mine = |one: &OverlayAttachment| one.node == self.node.name && one.of == Occupant::Node;
+        let mut believed = view.believed().filter(|(_, one)| !is_mine(one));
+        let is_used = believed.any(|(address, _)| block.cidr.contains(address));
+        let outcome = if block.epoch == self.node.epoch && (block.state == BlockState::Pending || !is_used) {
+            // This node was interrupted between the claim and the writing down, or has left the network and comes back: nothing
+            // of it is given.
             self.open(store, block).await.map(|()| tended.claimed.push(block.cidr))
-        } else if view.believed().any(|(address, _)| block.cidr.contains(address)) {
+        } else if is_used {
             tended.unknown.push(block.cidr);
             Ok(())
         } else {
@@ -299,6 +329,15 @@ impl Keeper<'_> {
             Err(err) => Err(err.into()),
         }
     }
+}
+
+/// The blocks of `node` of which the cluster knows nobody who has an address.
+pub fn unused_of<'v>(
+    view: &'v NetworkView,
+    node: &NodeName,
+) -> impl Iterator<Item = &'v Arc<Block>> + use<'v> {
+    let is_used = |cidr: IpNetwork| view.believed().any(|(address, _)| cidr.contains(address));
+    view.blocks_of(node).filter(move |block| !is_used(block.cidr))
 }
 
 /// This node's blocks of a subnet with what is given of them.

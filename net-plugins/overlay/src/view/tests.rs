@@ -5,7 +5,8 @@ use berth_types::{BootId, ContainerId, MacAddr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{BlockState, LAYOUT, LendState, Occupant, OverlaySubnet};
+use crate::agent::samples;
+use crate::model::{BlockState, LAYOUT, LendState, Occupant};
 
 fn network_name(number: u8) -> NetworkName {
     NetworkName::new(format!("net{number}")).unwrap()
@@ -34,26 +35,8 @@ fn node(number: u8, epoch: u64) -> Node {
 }
 
 fn network(number: u8, mtu: u32) -> OverlayNetwork {
-    OverlayNetwork {
-        v: LAYOUT,
-        name: network_name(number),
-        vni: Vni::new(4096 + u32::from(number)).unwrap(),
-        port: 4789,
-        subnets: vec![OverlaySubnet { subnet: "10.0.0.0/24".parse().unwrap(), gateway: ip(1) }],
-        mtu,
-        gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        masquerade: true,
-        between_containers: true,
-        isolated: true,
-        internal: false,
-        encrypted: false,
-        flood: false,
-        block4: 28,
-        block6: 120,
-        borrowing: true,
-        shared: false,
-        created_by: node_name(0),
-    }
+    let vni = Vni::new(4096 + u32::from(number)).unwrap();
+    OverlayNetwork { name: network_name(number), vni, mtu, ..samples::network("net") }
 }
 
 fn occupant(number: u8) -> Occupant {

@@ -19,6 +19,17 @@ use crate::cluster::ClusterError;
 /// How long one member has to answer, of the time all have: what is left is for saying why none did.
 const MEMBER: Duration = Duration::from_millis(2_600);
 
+/// In what time a person is told that an address, a certificate or a password is wrong, the start of the program included.
+const SAID: Duration = Duration::from_secs(3);
+
+/// What starting a program and printing its last words takes, and more.
+const WORDS: Duration = Duration::from_millis(300);
+
+const _: () = assert!(
+    MEMBER.as_millis() + WORDS.as_millis() <= SAID.as_millis() && MEMBER.as_millis() < DEADLINE.as_millis(),
+    "what is wrong is said too late"
+);
+
 /// The connection of a cluster.
 pub(super) struct Sessions {
     config: EtcdConfig,
@@ -71,7 +82,7 @@ impl Sessions {
         if let Some(session) = &*current {
             return Ok(session.clone());
         }
-        let session = connect(&self.config).await?;
+        let session = connect(&self.config, Instant::now() + MEMBER).await?;
         *current = Some(session.clone());
         Ok(session)
     }
@@ -96,14 +107,14 @@ impl Sessions {
     }
 }
 
-/// Tries all members at once; the first that answers wins.
-async fn connect(config: &EtcdConfig) -> Result<Session, Fault> {
+/// Tries all members at once, until `deadline`; the first that answers wins.
+async fn connect(config: &EtcdConfig, deadline: Instant) -> Result<Session, Fault> {
     config.check().map_err(Fault::Config)?;
     let mut tries = JoinSet::new();
     for endpoint in config.endpoints.clone() {
         let config = config.clone();
         tries.spawn(async move {
-            let result = reach(&config, &endpoint).await;
+            let result = reach(&config, &endpoint, deadline).await;
             (endpoint, result)
         });
     }
@@ -146,9 +157,9 @@ fn gathered(mut faults: Vec<(String, Fault)>) -> Fault {
     }
 }
 
-/// Connects to one member, step by step, so that the step that fails names the reason: address, certificate, user, majority.
-async fn reach(config: &EtcdConfig, endpoint: &str) -> Result<Client, Fault> {
-    let deadline = Instant::now() + MEMBER;
+/// Connects to one member, step by step, so that the step that fails names the reason: address, certificate, user, majority. Each
+/// step ends by `deadline`.
+async fn reach(config: &EtcdConfig, endpoint: &str, deadline: Instant) -> Result<Client, Fault> {
     let member = config.member(endpoint).map_err(Fault::Config)?;
     let address = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).trim_end_matches('/');
     let addresses = match timeout_at(deadline, lookup_host(address)).await {
@@ -302,4 +313,47 @@ pub(super) enum Again {
 
 fn late(what: &str) -> Fault {
     Fault::Away(format!("{what}: no answer in time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::cluster::etcd::Password;
+
+    /// With a deadline far below the usual one, no step may wait longer than a busy machine makes it.
+    const SOON: Duration = Duration::from_millis(100);
+
+    /// What is said of somebody who takes connections and never says a word, and how long that took.
+    fn said_of_the_mute(config: impl FnOnce(EtcdConfig) -> EtcdConfig) -> (Fault, Duration) {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = config(EtcdConfig::new([mute.local_addr().unwrap().to_string()]));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let began = Instant::now();
+        let said = runtime.block_on(async { connect(&config, Instant::now() + SOON).await });
+        (said.map(|session| session.endpoint).unwrap_err(), began.elapsed())
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said_by_the_deadline_with_what_was_tried() {
+        let user =
+            |config| EtcdConfig { user: Some(("berth".to_owned(), Password::new("guessed"))), ..config };
+        let plain = |config| config;
+        for (said, took) in [said_of_the_mute(plain), said_of_the_mute(user)] {
+            let Fault::Away(why) = &said else { panic!("{said:?}") };
+            let is_said = ["nothing was said", "gives no answer"].iter().any(|words| why.contains(words));
+            assert!(why.contains("127.0.0.1:") && is_said, "{why}");
+            assert!(took >= SOON && took < MEMBER, "{took:?}");
+        }
+        // What needs no answer is said at once.
+        let no_file = |config| {
+            let tls = TlsFiles { ca: PathBuf::from("/nonexistent/ca.pem"), own: None, server_name: None };
+            EtcdConfig { tls: Some(tls), ..config }
+        };
+        let (said, took) = said_of_the_mute(no_file);
+        assert!(matches!(&said, Fault::Config(why) if why.contains("ca.pem")), "{said:?}");
+        assert!(took < MEMBER, "{took:?}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Asks Docker's API, in the background and never from a handler: dockerd answers it only once it has started, and
 //! waits for its plugins while it starts.
 
+mod learn;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -8,18 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_plugin_http::Workers;
-use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
 use crate::cores::Cores;
 use crate::forward::Forward;
-use crate::reconcile::{Depth, MISSING_FOR, Missing, learn, reconcile};
+use crate::reconcile::{Depth, MISSING_FOR, Missing, reconcile};
 use crate::refusal::{Failure, plain};
-use crate::view::{DockerNetwork, plain_driver};
+use crate::view::{DockerEndpoint, DockerNetwork, plain_driver};
 use crate::{network, overlay};
+
+use learn::Learning;
 
 /// How long one request may take. Docker's own waits for a container are longer, and are not waited for here.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -29,10 +32,6 @@ const COMPARISON: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two comparisons, whatever happens: they are not to be felt by whoever starts containers in a row.
 const APART: Duration = Duration::from_secs(1);
-/// How long the names of a container are waited for that has just been connected: Docker tells them once it has started.
-const STARTS: Duration = Duration::from_millis(500);
-/// Between two containers whose names are asked for at once. Those that come between have theirs with the next comparison.
-const NAMES_APART: Duration = Duration::from_millis(100);
 /// Without any event.
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to reach dockerd, at first and at most.
@@ -108,58 +107,45 @@ impl Watcher {
         let kinds = HashMap::from([("type", vec!["network", "container"])]);
         // The events before the first look: nothing is missed in between.
         let events = docker.events(Some(EventsOptionsBuilder::new().filters(&kinds).build()));
-        let mut events = pin!(events);
-        let (mut thorough, mut learned): (Option<Instant>, Option<Instant>) = (None, None);
+        let (mut events, heard) = (pin!(events), Notify::new());
+        let mut learning = Learning::new(self, &docker);
+        let mut looks = pin!(self.looks(&docker, &heard));
         loop {
-            let looked = Instant::now();
-            let all = thorough.is_none_or(|last| looked.duration_since(last) >= EVERY);
-            thorough = if all { Some(looked) } else { thorough };
-            self.look(&docker, if all { Depth::All } else { Depth::News }).await?;
-            let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => self.learn_at_once(&docker, &event, &mut learned).await,
+                    Some(Ok(event)) => {
+                        learning.heard(&event);
+                        heard.notify_one();
+                    }
                     Some(Err(err)) => return Err(err.to_string()),
                     None => return Ok(()),
                 },
-                () = self.poked.notified() => (),
-                () = tokio::time::sleep(again) => (),
-            }
-            // What comes at once is looked at once.
-            let settled = tokio::time::sleep(SETTLE.max(APART.saturating_sub(looked.elapsed())));
-            let mut settled = pin!(settled);
-            loop {
-                tokio::select! {
-                    () = &mut settled => break,
-                    event = events.next() => match event {
-                        Some(Ok(event)) => self.learn_at_once(&docker, &event, &mut learned).await,
-                        Some(Err(err)) => return Err(err.to_string()),
-                        None => return Ok(()),
-                    },
-                }
+                () = learning.next() => (),
+                why = &mut looks => return Err(why),
             }
         }
     }
 
-    /// Asks for the names of a container that was connected to a network of the cluster: other hosts wait for them. What goes
-    /// wrong here, the next comparison makes up for.
-    async fn learn_at_once(&self, docker: &Docker, event: &EventMessage, last: &mut Option<Instant>) {
-        let Some(id) = connected_to(event) else { return };
-        if last.is_some_and(|last| last.elapsed() < NAMES_APART) {
-            return;
+    /// Compares at first, when something is `heard`, and now and then; until Docker does not answer, and why.
+    async fn looks(&self, docker: &Docker, heard: &Notify) -> String {
+        let mut thorough: Option<Instant> = None;
+        loop {
+            let looked = Instant::now();
+            let all = thorough.is_none_or(|last| looked.duration_since(last) >= EVERY);
+            thorough = if all { Some(looked) } else { thorough };
+            if let Err(why) = self.look(docker, if all { Depth::All } else { Depth::News }).await {
+                return why;
+            }
+            let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
+            tokio::select! {
+                () = heard.notified() => (),
+                () = self.poked.notified() => (),
+                () = tokio::time::sleep(again) => (),
+            }
+            // What comes at once is looked at once.
+            tokio::time::sleep(SETTLE.max(APART.saturating_sub(looked.elapsed()))).await;
+            let _ = heard.notified().now_or_never();
         }
-        let inspected = docker.inspect_network(id, None).await.ok();
-        let Some(mut network) = inspected.and_then(DockerNetwork::read) else { return };
-        // Those that are not told in time follow.
-        let _ = tokio::time::timeout(STARTS, self.add_aliases(docker, &mut network)).await;
-        let cores = self.cores.clone();
-        let learned = self.workers.run(COMPARISON, move || {
-            cores.with(|berth| learn(berth, &network).map_err(Failure::from)).map_err(plain)
-        });
-        if let Ok(Err(why)) = learned.await {
-            tracing::warn!(%why, "names not learned; tried again later");
-        }
-        *last = Some(Instant::now());
     }
 
     fn missing(&self) -> std::sync::MutexGuard<'_, Missing> {
@@ -222,28 +208,28 @@ impl Watcher {
         for (number, endpoint) in network.endpoints.iter_mut().filter(|(_, endpoint)| !endpoint.is_joining())
         {
             let known = self.aliases().get(number).cloned();
-            if let Some(aliases) = known {
-                endpoint.aliases = aliases;
-                continue;
-            }
-            let Ok(container) = docker.inspect_container(&endpoint.container, None).await else { continue };
-            let networks = container.network_settings.and_then(|settings| settings.networks);
-            let of_network = networks.unwrap_or_default().into_values();
-            let own = of_network.filter(|one| one.network_id.as_deref() == Some(id.as_str()));
-            let mut aliases: Vec<String> = own.filter_map(|one| one.aliases).flatten().collect();
-            aliases.sort();
-            aliases.dedup();
-            endpoint.aliases.clone_from(&aliases);
-            self.aliases().insert(number.clone(), aliases);
+            let aliases = match known {
+                Some(aliases) => Some(aliases),
+                None => self.ask_aliases(docker, &id, number, endpoint).await,
+            };
+            endpoint.aliases = aliases.unwrap_or_else(|| std::mem::take(&mut endpoint.aliases));
         }
     }
-}
 
-/// The network of the cluster that a container was connected to, by its number.
-fn connected_to(event: &EventMessage) -> Option<&str> {
-    let is_connect =
-        event.typ == Some(EventMessageTypeEnum::NETWORK) && event.action.as_deref() == Some("connect");
-    let actor = event.actor.as_ref().filter(|_| is_connect)?;
-    let driver = actor.attributes.as_ref()?.get("type")?;
-    (plain_driver(driver) == overlay::DRIVER).then_some(actor.id.as_deref()?)
+    /// What the container of an endpoint is also called on its network, if Docker answers.
+    async fn ask_aliases(
+        &self,
+        docker: &Docker,
+        network: &str,
+        number: &str,
+        endpoint: &DockerEndpoint,
+    ) -> Option<Vec<String>> {
+        let container = docker.inspect_container(&endpoint.container, None).await.ok()?;
+        let networks = container.network_settings.and_then(|settings| settings.networks);
+        let of_network = networks.unwrap_or_default().into_values();
+        let own = of_network.filter(|one| one.network_id.as_deref() == Some(network));
+        let aliases = endpoint.also_called(own.filter_map(|one| one.aliases).flatten());
+        self.aliases().insert(number.to_owned(), aliases.clone());
+        Some(aliases)
+    }
 }
