@@ -131,6 +131,7 @@ impl<'h> Node<'h> {
                 mac,
                 addresses: [prefixed(v4), prefixed(v6)].into(),
                 flood: net.flood,
+                encrypted: false,
             }),
             notes: BTreeMap::new(),
         }
