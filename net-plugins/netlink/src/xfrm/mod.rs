@@ -4,11 +4,13 @@
 //! gone through one. berth's are told from other programs' by their request id ([`REQUEST_ID`]): a policy of ours takes no state
 //! of theirs, nothing of theirs is listed here, and nothing of theirs is ever removed.
 
+mod events;
 mod policy;
 mod probe;
 mod socket;
 mod state;
 
+pub use events::XfrmEvents;
 pub use policy::EspPolicy;
 pub use probe::esp_gcm_supported;
 pub use socket::Xfrm;

@@ -13,7 +13,7 @@ use super::AgentError;
 use super::state::{Agent, Link};
 use crate::entries::vtep_of;
 use crate::model::Node;
-use crate::mtu::{MtuFault, Way, faults};
+use crate::mtu::{Cover, MtuFault, Way, faults};
 
 impl Agent {
     /// Looks at the ways to all nodes that have something on a network of this node.
@@ -58,6 +58,7 @@ impl Agent {
         let ways: Vec<Way> =
             ways.iter().filter(|way| peers.iter().any(|(node, _)| *node == way.node)).cloned().collect();
         let own = self.link.as_ref().map(|link| link.node.borrow().clone());
-        faults(joined.overlay.mtu, local, &ways, self.others(name).chain(own.as_ref()))
+        let size = (joined.overlay.mtu, Cover::of(joined.overlay.encrypted));
+        faults(size, local, &ways, self.others(name).chain(own.as_ref()))
     }
 }
