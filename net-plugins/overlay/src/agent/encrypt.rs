@@ -87,9 +87,9 @@ impl Agent {
                 if kept.renewed {
                     tracing::warn!("encryption states were gone: this node has new keys");
                 }
-                if is_round && kept.repaired > 0 {
-                    tracing::warn!(repaired = kept.repaired, "encryption was put right");
-                    self.counters.repaired += u64::try_from(kept.repaired).unwrap_or(u64::MAX);
+                if is_round && kept.steps > 0 && !kept.turned {
+                    tracing::warn!(steps = kept.steps, "encryption was put right");
+                    self.counters.repaired += u64::try_from(kept.steps).unwrap_or(u64::MAX);
                 }
                 let turns_at = Some(Instant::now() + kept.turns_in);
                 self.standing = Standing { kept: Some(kept), trouble: None, turns_at };

@@ -53,8 +53,10 @@ pub struct Kept {
     pub since_ms: u64,
     /// Whether the secret is another than before, because states were gone.
     pub renewed: bool,
-    /// How much differed and was put right.
-    pub repaired: usize,
+    /// How many steps it took to put right what differed.
+    pub steps: usize,
+    /// Whether a generation began, so that all of it differed.
+    pub turned: bool,
     /// How long the generation lasts from now.
     pub turns_in: Duration,
 }
@@ -65,12 +67,14 @@ pub struct Esp {
     run_dir: PathBuf,
     boot: BootId,
     ring: Option<Ring>,
+    /// Whether everything was taken back.
+    retired: bool,
 }
 
 impl Esp {
     /// Nothing is read yet.
     pub fn new(run_dir: PathBuf, boot: BootId) -> Self {
-        Self { run_dir, boot, ring: None }
+        Self { run_dir, boot, ring: None, retired: false }
     }
 
     /// Makes the kernel hold what the circle needs, whatever it holds.
@@ -97,7 +101,8 @@ impl Esp {
             generation = moment;
             want = circle.desired(ring.secret(), generation);
         }
-        ring.note(&want, generation).map_err(failed)?;
+        let turned = ring.note(&want, generation).map_err(failed)?;
+        self.retired = false;
         let steps = steps(&have, &want, circle.own);
         for step in &steps {
             tracing::debug!(%step, "encryption");
@@ -107,7 +112,8 @@ impl Esp {
             public: ring.secret().public_text(),
             since_ms: ring.since_ms(),
             renewed,
-            repaired: steps.len(),
+            steps: steps.len(),
+            turned,
             turns_in: circle.rest(now),
         })
     }
@@ -118,6 +124,9 @@ impl Esp {
     ///
     /// The kernel refused it, or the secret's file stays.
     pub fn retire(&mut self, own: Option<IpAddr>) -> Result<(), EspError> {
+        if self.retired {
+            return Ok(());
+        }
         let xfrm = match Xfrm::open() {
             Ok(xfrm) => xfrm,
             // A kernel that has no such sockets holds nothing.
@@ -131,7 +140,10 @@ impl Esp {
             }
         }
         self.ring = None;
-        Ring::forget(&self.run_dir).map_err(|source| EspError::Secret { dir: self.run_dir.clone(), source })
+        Ring::forget(&self.run_dir)
+            .map_err(|source| EspError::Secret { dir: self.run_dir.clone(), source })?;
+        self.retired = true;
+        Ok(())
     }
 }
 

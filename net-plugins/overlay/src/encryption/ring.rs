@@ -117,23 +117,26 @@ impl Ring {
     }
 
     /// Notes that `want` is about to be laid, by which `generation` is sent. What was laid of earlier ones is never wanted again.
+    /// Whether it is another generation than before.
     ///
     /// # Errors
     ///
     /// The file cannot be written: then nothing must be laid.
-    pub fn note(&mut self, want: &Held, generation: Generation) -> io::Result<()> {
+    pub fn note(&mut self, want: &Held, generation: Generation) -> io::Result<bool> {
         let now: BTreeSet<Laid> =
             want.states.iter().map(|state| Laid { to: state.to, spi: state.spi }).collect();
         if generation == self.generation && now.is_subset(&self.laid) {
-            return Ok(());
+            return Ok(false);
         }
-        if generation != self.generation {
+        let turned = generation != self.generation;
+        if turned {
             let recent: Vec<u32> = generation.taken().iter().map(|one| one.0 & 3).collect();
             self.laid.retain(|laid| recent.contains(&(laid.spi >> 30)));
         }
         self.generation = generation;
         self.laid.extend(now);
-        self.write()
+        self.write()?;
+        Ok(turned)
     }
 
     /// Forgets the secret: nothing is laid any more.
