@@ -24,7 +24,8 @@ const EMULATOR: &str = "qemu-system-x86";
 const FIRST_MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
 /// Folders of modules that no test needs: most of the size.
-const UNNEEDED: [&str; 6] = ["drivers/gpu", "drivers/media", "drivers/scsi", "drivers/infiniband", "drivers/staging", "sound"];
+const UNNEEDED: [&str; 6] =
+    ["drivers/gpu", "drivers/media", "drivers/scsi", "drivers/infiniband", "drivers/staging", "sound"];
 
 /// Memory of the guest, MiB.
 const MEMORY: u32 = 1024;
@@ -91,7 +92,10 @@ impl Parts {
         let root = self.dir.join("emulator");
         let libraries = root.join("usr/lib/x86_64-linux-gnu");
         let mut command = Command::new(root.join("usr/bin/qemu-system-x86_64"));
-        command.env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), root.join("lib/x86_64-linux-gnu").display()));
+        command.env(
+            "LD_LIBRARY_PATH",
+            format!("{}:{}", libraries.display(), root.join("lib/x86_64-linux-gnu").display()),
+        );
         for share in ["usr/share/seabios", "usr/share/qemu"] {
             command.arg("-L").arg(root.join(share));
         }
@@ -127,22 +131,60 @@ impl Parts {
              mount -t tmpfs run /run\n\
              mount -t tmpfs tmp /tmp\n\
              mkdir -p /run/netns /run/lock\n\
+             ln -s /proc/self/fd /dev/fd\n\
+             ln -s fd/0 /dev/stdin\n\
+             ln -s fd/1 /dev/stdout\n\
+             ln -s fd/2 /dev/stderr\n\
              ln -s {modules} /lib/modules/{release}\n\
-             printf '#!/bin/sh\\nexec busybox modprobe \"$@\"\\n' > /sbin/modprobe\n\
-             chmod 755 /sbin/modprobe\n\
-             for module in loop br_netfilter xfrm_user esp4 esp6; do busybox modprobe $module; done\n\
+             busybox modprobe -a {needed}\n\
+             echo > /proc/sys/kernel/modprobe\n\
+             nft list ruleset\n\
              ip link set lo up\n\
              cd {folder}\n\
              {SLOWNESS}=8 {test} {filter} --test-threads 1 --nocapture < /dev/null 2>&1\n\
              echo \"{ENDED}$?\"\n\
-             sync\n\
              echo o > /proc/sysrq-trigger\n\
-             sleep 30\n",
+             read -r -t 30 < /dev/zero\n",
             modules = modules.display(),
+            needed = needed_modules(&modules),
             folder = std::env::current_dir().unwrap().display(),
             test = test.display(),
         )
     }
+}
+
+/// What the guest loads before the tests, all at once: the kernel asks for each by itself as it is needed, and for those that there
+/// are not again and again, and each time everything that is known of modules is read.
+fn needed_modules(modules: &Path) -> String {
+    // The first are what others ask for as they are loaded, or used.
+    const MODULES: [&str; 19] = [
+        "crc32c_generic",
+        "sha512_generic",
+        "hmac",
+        "drbg",
+        "ecb",
+        "loop",
+        "veth",
+        "vxlan",
+        "bridge",
+        "xfrm_user",
+        "esp4",
+        "esp6",
+        "gcm",
+        "ctr",
+        "ghash-generic",
+        "seqiv",
+        "echainiv",
+        "cmac",
+        "udp_diag",
+    ];
+    let known = fs::read_to_string(modules.join("modules.dep")).unwrap();
+    let paths = known.lines().filter_map(|line| Some(Path::new(line.split_once(':')?.0)));
+    let names =
+        paths.filter(|path| path.starts_with("kernel/net")).filter_map(|path| path.file_stem()?.to_str());
+    let rules = names
+        .filter(|name| name.starts_with("nf_") || name.starts_with("nft_") || name.starts_with("nfnetlink"));
+    MODULES.into_iter().chain(rules).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether this is the guest.

@@ -105,7 +105,8 @@ fn network_record(
     let addresses: BTreeSet<IpNetwork> =
         addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
     let device = links.iter().find(|link| link.alias.as_ref() == Some(&vxlan_alias(&name)));
-    let restored = device.map(|link| restored(netlink, link, bridge, (&addresses, held))).transpose()?.flatten();
+    let restored =
+        device.map(|link| restored(netlink, link, bridge, (&addresses, held))).transpose()?.flatten();
     let (overlay, vteps) = restored.unzip();
     // Which hosts' addresses are among the set is told by nothing; too many are no harm until they are told anew.
     let macs = held.iter().filter_map(|element| match element {

@@ -252,7 +252,8 @@ mod tests {
             identity: String::new(),
             epoch: 1,
         };
-        let said: Vec<String> = faults((1450, Cover::Clear), local, &ways, [&node]).iter().map(ToString::to_string).collect();
+        let said: Vec<String> =
+            faults((1450, Cover::Clear), local, &ways, [&node]).iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [

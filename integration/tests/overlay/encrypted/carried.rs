@@ -3,8 +3,8 @@
 use berth_integration::eventually;
 
 use super::stage::{
-    CLEAR, ENCRYPTED, Setup, datagram, delivered, encrypted_test, has_marker, is_esp, is_udp_to, mark, passed,
-    says,
+    CLEAR, ENCRYPTED, Setup, datagram, delivered, encrypted_test, has_marker, is_esp, is_udp_to, mark,
+    passed, says,
 };
 use crate::stage::{Member, SOON};
 
@@ -125,7 +125,10 @@ fn nothing_in_clear_is_taken_or_sent_where_the_kernel_can() {
         secret[0].reaches(&secret[1]);
         let wire = one.host.raw(&one.seat.ifname);
         assert_eq!(mark(&secret[0], &secret[1], 3), 3);
-        assert!(!passed(&wire).iter().any(|frame| is_udp_to(frame, ENCRYPTED) || has_marker(frame)), "in clear");
+        assert!(
+            !passed(&wire).iter().any(|frame| is_udp_to(frame, ENCRYPTED) || has_marker(frame)),
+            "in clear"
+        );
         secret.into_iter().chain(open).for_each(Member::del);
     });
 }

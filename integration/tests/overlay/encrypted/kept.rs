@@ -11,7 +11,7 @@ use crate::stage::{Member, Node, SOON};
 /// The numbers of a host's states.
 fn numbers(node: &Node<'_>) -> Vec<String> {
     let text = node.host.run("ip xfrm state list nokeys");
-    let spis = text.split_whitespace().filter(|word| word.starts_with("0x") && word.contains('('));
+    let spis = text.split("spi ").skip(1).filter_map(|rest| rest.split_whitespace().next());
     let mut spis: Vec<String> = spis.map(str::to_owned).collect();
     spis.sort();
     spis
@@ -29,7 +29,10 @@ fn keys_turn_again_and_again_and_nothing_is_lost_where_the_kernel_can() {
         assert_eq!(before.len(), 4, "{before:?}");
         assert_eq!(mark(&secret[0], &secret[1], 120), 120, "over four generations");
         let after = numbers(one);
-        assert!(after.len() >= 4 && !after.iter().any(|number| before.contains(number)), "{before:?} {after:?}");
+        assert!(
+            after.len() >= 4 && !after.iter().any(|number| before.contains(number)),
+            "{before:?} {after:?}"
+        );
         assert_eq!(one.status()["counters"]["repaired"], 0, "a turn is no damage");
         secret.into_iter().for_each(Member::del);
     });

@@ -117,7 +117,11 @@ fn show(status: &Status, shared: &[Outcome], out: &mut Out<'_>) -> Result<(), Fa
 /// Since when the keys of encrypted networks are those they are.
 fn keys(status: &Status) -> Option<(&'static str, String)> {
     let encrypted = status.networks.iter().find_map(|network| network.encrypted.as_ref())?;
-    let published = if encrypted.published { "" } else { ", not known to the cluster yet: nothing is taken from this node" };
+    let published = if encrypted.published {
+        ""
+    } else {
+        ", not known to the cluster yet: nothing is taken from this node"
+    };
     Some(("keys", format!("of {}{published}", ago(encrypted.since_ms))))
 }
 

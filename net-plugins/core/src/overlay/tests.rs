@@ -311,9 +311,8 @@ fn an_encrypted_network_is_kept_from_clear_before_its_device_is_there() {
     let (plan, record) =
         planned(&NetworkSpec { overlay: Some(encrypted), ..spec() }, &Observed::default()).unwrap();
     let place = |which: fn(&Step) -> bool| plan.steps().iter().position(which).unwrap();
-    let kept = place(
-        |step| matches!(step, Step::ElementsAdd(all) if all.contains(&Element::EncryptedPort(4799))),
-    );
+    let kept =
+        place(|step| matches!(step, Step::ElementsAdd(all) if all.contains(&Element::EncryptedPort(4799))));
     assert!(kept < place(|step| matches!(step, Step::VxlanAdd { .. })), "{plan}");
     assert!(plan.to_string().contains(" encrypted"), "{plan}");
     assert!(elements::of_network(&record).contains(&Element::EncryptedPort(4799)));

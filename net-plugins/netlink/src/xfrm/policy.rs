@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
 use netlink_packet_xfrm::{
-    Address, Id, Selector, UserPolicyId, UserPolicyInfo, UserTemplate, XFRM_MODE_TRANSPORT, XFRM_POLICY_ALLOW,
-    XFRM_POLICY_BLOCK, XFRM_POLICY_IN, XFRM_POLICY_OUT, XfrmAttrs, XfrmMessage,
+    Address, Id, Selector, UserPolicyId, UserPolicyInfo, UserTemplate, XFRM_MODE_TRANSPORT,
+    XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_IN, XFRM_POLICY_OUT, XfrmAttrs, XfrmMessage,
 };
 
 use super::state::{addr_of, family};
@@ -113,8 +113,11 @@ impl EspPolicy {
     }
 
     pub(super) fn del(&self) -> XfrmMessage {
-        let user_policy_id =
-            UserPolicyId { selector: self.selector(), direction: self.direction(), ..UserPolicyId::default() };
+        let user_policy_id = UserPolicyId {
+            selector: self.selector(),
+            direction: self.direction(),
+            ..UserPolicyId::default()
+        };
         XfrmMessage::DeletePolicy(DelGetMessage { user_policy_id, nlas: Vec::new() })
     }
 

@@ -13,9 +13,9 @@ use netlink_packet_xfrm::state::GetDumpMessage;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 
+use super::NETLINK_XFRM;
 use super::policy::EspPolicy;
 use super::state::EspState;
-use super::NETLINK_XFRM;
 use crate::dump::PIECE_MAX;
 use crate::error::{NetlinkError, Refusal};
 

@@ -162,7 +162,11 @@ mod tests {
         assert_eq!(&bytes[80..84], &[192, 0, 2, 1], "saddr");
         assert_eq!(&bytes[96..128], &[0xff; 32], "no limits");
         assert_eq!(&bytes[208..212], &REQUEST_ID.to_ne_bytes(), "reqid");
-        assert_eq!(&bytes[212..217], &[2, 0, 0, 0, 0x80], "family, transport, no short window, XFRM_STATE_ESN");
+        assert_eq!(
+            &bytes[212..217],
+            &[2, 0, 0, 0, 0x80],
+            "family, transport, no short window, XFRM_STATE_ESN"
+        );
         let attrs = &bytes[224..];
         assert_eq!(&attrs[..4], &[96, 0, 18, 0], "XFRMA_ALG_AEAD");
         assert_eq!(&attrs[4..4 + CIPHER.len()], CIPHER);
@@ -175,7 +179,9 @@ mod tests {
 
     #[test]
     fn what_is_others_or_no_state_yet_is_not_listed() {
-        let XfrmMessage::AddSa(ours) = state("192.0.2.1", "192.0.2.2").add() else { panic!("a state to add") };
+        let XfrmMessage::AddSa(ours) = state("192.0.2.1", "192.0.2.2").add() else {
+            panic!("a state to add")
+        };
         let listed = |change: fn(&mut ModifyMessage)| {
             let mut message = ours.clone();
             change(&mut message);

@@ -124,10 +124,7 @@ impl Agent {
     }
 
     /// Why this node has no part in a network that is to be encrypted; nothing where it may have.
-    pub(super) async fn cannot_encrypt(
-        &mut self,
-        name: &NetworkName,
-    ) -> Result<Option<Refusal>, AgentError> {
+    pub(super) async fn cannot_encrypt(&mut self, name: &NetworkName) -> Result<Option<Refusal>, AgentError> {
         let is_listed = |link: &Link| matches!(link.membership.cluster, ClusterPlace::Peers(_));
         if self.link.as_ref().is_some_and(is_listed) {
             let text =

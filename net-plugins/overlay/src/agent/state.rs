@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::{AgentError, Settings};
 use super::command::{Command, Reply};
 use super::elsewhere::Recorded;
 use super::encrypt::Standing;
@@ -25,6 +24,7 @@ use super::session::{FromCluster, Session};
 use super::silence::Silence;
 use super::tend::Need;
 use super::watcher::Watcher;
+use super::{AgentError, Settings};
 use crate::blocks::Tended;
 use crate::cluster::{Cluster, ClusterError, EntryKey};
 use crate::joined::Joined;

@@ -73,8 +73,10 @@ fn watch(
     heard: &Heard,
 ) {
     loop {
-        let mut fds =
-            vec![PollFd::new(&events, PollFlags::IN), PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&events, PollFlags::IN),
+            PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
+        ];
         fds.extend(encryption.as_ref().map(|encryption| PollFd::new(encryption, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => (),

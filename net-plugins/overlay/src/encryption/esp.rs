@@ -149,7 +149,8 @@ impl Esp {
 
 impl Circle {
     fn desired(&self, secret: &Secret, generation: Generation) -> Held {
-        let here = Peer { member: Member { name: self.name.clone(), public: secret.public() }, vtep: self.own };
+        let here =
+            Peer { member: Member { name: self.name.clone(), public: secret.public() }, vtep: self.own };
         desired(secret, &here, &self.peers, generation)
     }
 

@@ -94,7 +94,12 @@ fn key_of(text: &str) -> Option<[u8; 32]> {
 
 /// The keys from `here` to `there` and from `there` to `here`, of one generation. `secret` is `here`'s. Nothing where `there`'s
 /// public key is one of the few that give every secret the same result (RFC 7748, section 6.1).
-pub fn pair_keys(secret: &Secret, here: &Member, there: &Member, generation: u32) -> Option<(EspKey, EspKey)> {
+pub fn pair_keys(
+    secret: &Secret,
+    here: &Member,
+    there: &Member,
+    generation: u32,
+) -> Option<(EspKey, EspKey)> {
     let shared = secret.0.diffie_hellman(&PublicKey::from(there.public));
     if !shared.was_contributory() {
         return None;

@@ -82,12 +82,14 @@ impl fmt::Display for Step {
 /// good gets no state, and so no packet.
 pub fn desired(secret: &Secret, here: &Peer, peers: &[Peer], generation: Generation) -> Held {
     let mut held = Held { policies: guards(here.vtep).into(), ..Held::default() };
-    let members: Vec<Member> = peers.iter().map(|peer| peer.member.clone()).chain([here.member.clone()]).collect();
+    let members: Vec<Member> =
+        peers.iter().map(|peer| peer.member.clone()).chain([here.member.clone()]).collect();
     for taken in generation.taken() {
         let coming = spis(&here.member, &members, taken.0);
         for peer in peers.iter().filter(|peer| peer.member.name != here.member.name) {
             let Some((to, from)) = pair_keys(secret, &here.member, &peer.member, taken.0) else { continue };
-            let numbers = (coming.get(&peer.member.name), spi_at(&peer.member, &here.member, &members, taken));
+            let numbers =
+                (coming.get(&peer.member.name), spi_at(&peer.member, &here.member, &members, taken));
             let (Some(spi_in), Some(spi_out)) = numbers else { continue };
             held.states.insert(EspState { from: peer.vtep, to: here.vtep, spi: *spi_in, key: from });
             if taken == generation {

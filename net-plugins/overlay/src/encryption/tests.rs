@@ -79,7 +79,10 @@ fn a_public_key_that_gives_everybody_the_same_is_not_used() {
     let held = desired(&secret(0), &peer(0), &peers, Generation(1));
     assert!(held.states.is_empty(), "{held:?}");
     let is_guard = |policy: &EspPolicy| !matches!(policy, EspPolicy::Encrypt { .. });
-    assert!(held.policies.len() == 2 && held.policies.iter().all(is_guard), "nothing is sent, or taken in clear: {held:?}");
+    assert!(
+        held.policies.len() == 2 && held.policies.iter().all(is_guard),
+        "nothing is sent, or taken in clear: {held:?}"
+    );
 }
 
 #[test]
@@ -87,11 +90,15 @@ fn nothing_secret_is_shown() {
     let (key, _) = pair_keys(&secret(0), &member(0), &member(1), 1).unwrap();
     assert_eq!(format!("{key:?} {:?}", secret(0)), "EspKey(..) Secret(..)");
     let held = desired(&secret(0), &peer(0), &[peer(1)], Generation(1));
-    let steps: Vec<String> = steps(&Held::default(), &held, peer(0).vtep).iter().map(ToString::to_string).collect();
+    let steps: Vec<String> =
+        steps(&Held::default(), &held, peer(0).vtep).iter().map(ToString::to_string).collect();
     let digits = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let all = steps.join("\n");
     for state in &held.states {
-        assert!(all.contains(&format!("{:#010x}", state.spi)) && !all.contains(&digits(&state.key.0[..4])), "{all}");
+        assert!(
+            all.contains(&format!("{:#010x}", state.spi)) && !all.contains(&digits(&state.key.0[..4])),
+            "{all}"
+        );
     }
 }
 
@@ -112,7 +119,8 @@ impl Kernel {
     fn apply(&mut self, step: &Step) {
         match *step {
             Step::StateAdd(state) => {
-                let mut same = self.held.states.iter().filter(|other| (other.to, other.spi) == (state.to, state.spi));
+                let mut same =
+                    self.held.states.iter().filter(|other| (other.to, other.spi) == (state.to, state.spi));
                 assert!(same.next().is_none(), "one of the number is there: {state}");
                 assert!(self.is_guarded(), "a state before the guards");
                 self.held.states.insert(state);
@@ -131,12 +139,14 @@ impl Kernel {
     /// Whether nothing in clear could leave or be taken in.
     fn is_guarded(&self) -> bool {
         let has = |of: fn(&EspPolicy) -> bool| self.held.policies.iter().any(of);
-        has(|policy| matches!(policy, EspPolicy::Require { .. })) && has(|policy| matches!(policy, EspPolicy::Block { .. }))
+        has(|policy| matches!(policy, EspPolicy::Require { .. }))
+            && has(|policy| matches!(policy, EspPolicy::Block { .. }))
     }
 
     /// By which state it sends to a tunnel end: the youngest.
     fn sends_by(&self, to: IpAddr) -> Option<&EspState> {
-        let asks = |policy: &EspPolicy| matches!(policy, EspPolicy::Encrypt { to: other, .. } if *other == to);
+        let asks =
+            |policy: &EspPolicy| matches!(policy, EspPolicy::Encrypt { to: other, .. } if *other == to);
         self.held.policies.iter().find(|policy| asks(policy))?;
         self.ages.iter().rev().find(|state| state.to == to && Some(state.from) == self.own)
     }
