@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::{Injection, Place};
+use crate::{Injection, Place, patience};
 
 /// No program of a test takes longer, unless it says so.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -123,7 +123,7 @@ impl Cmd {
     /// Runs the program to its end, however it ends. A program that outlives its deadline is killed and fails the test.
     pub fn output(mut self) -> Ran {
         let line = self.text();
-        let deadline = self.deadline;
+        let deadline = patience(self.deadline);
         let (mut stdout, mut stderr) = (memory(b""), memory(b""));
         // Written before the clock starts and kept until it has stopped: the program is measured, not how it is fed.
         let stdin = self.input();

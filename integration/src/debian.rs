@@ -80,10 +80,20 @@ impl Debian {
     }
 }
 
-/// The `/usr` of `release` in the cache. It appears there whole or not at all.
+/// The `/usr` of `release` in the cache.
 fn unpacked(release: &str) -> PathBuf {
+    cached(release, PACKAGES, |work| unpack(release, work))
+}
+
+/// A folder in the cache, made by `make` in a folder for its work where it is not there yet; it is another for other `parts`. It
+/// appears there whole or not at all.
+pub(crate) fn cached<'p>(
+    name: &str,
+    parts: impl IntoIterator<Item = &'p str>,
+    make: impl FnOnce(&Path) -> PathBuf,
+) -> PathBuf {
     let cache = std::env::var_os("BERTH_TEST_CACHE").map_or_else(|| CACHE.into(), PathBuf::from);
-    let name = format!("{release}-{:016x}", fnv64(PACKAGES));
+    let name = format!("{name}-{:016x}", fnv64(parts));
     let (done, lock) = (cache.join(&name), cache.join(format!("{name}.lock")));
     if !done.is_dir() {
         fs::create_dir_all(&cache).unwrap();
@@ -93,7 +103,7 @@ fn unpacked(release: &str) -> PathBuf {
             // Under the lock, so what is there is of somebody who was killed.
             let work = cache.join(format!("{name}.part"));
             remove_if_there(&work);
-            fs::rename(unpack(release, &work), &done).unwrap();
+            fs::rename(make(&work), &done).unwrap();
             remove_if_there(&work);
         }
     }
@@ -136,7 +146,7 @@ fn mirror() -> String {
     first.unwrap_or_else(|| panic!("apt-get knows no mirror of Debian's: run `apt-get update` first"))
 }
 
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -99,6 +99,10 @@ impl Snapshot {
         lines.insert("rule6", items(&host.json("ip -6 -j rule show")).map(Value::to_string).collect());
         lines.insert("bridge port", bridge_ports(host));
         lines.insert("nft", ruleset(&host.run("nft -s list ruleset")));
+        // Where the kernel has none, there is nothing to list.
+        let encryption = host.line("ip xfrm state list nokeys; ip xfrm policy").output().stdout;
+        let begins = |line: &&str| line.starts_with("src ");
+        lines.insert("encryption", encryption.lines().filter(begins).map(str::to_owned).collect());
         let flows = host.line("conntrack -L -p udp --dst-nat").output();
         lines.insert("translated udp flow", flows.stdout.lines().map(flow_line).collect());
         host.inside(|| {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::other_kernel::SLOWNESS;
+
 /// Where the `berth` that was built beside this test is. `BERTH_BIN` overrules.
 pub fn berth_binary() -> PathBuf {
     binary("berth", "BERTH_BIN")
@@ -26,10 +28,17 @@ fn binary(name: &str, overruled: &str) -> PathBuf {
     })
 }
 
+/// `limit` as it is where this runs: more where everything is slower ([`crate::on_other_kernel`]).
+pub fn patience(limit: Duration) -> Duration {
+    let slowness = std::env::var(SLOWNESS).ok().and_then(|text| text.parse().ok());
+    limit * slowness.unwrap_or(1)
+}
+
 /// Waits until `check` is content, at most `limit`, and fails the test with the last reason if it never is. For what the
 /// kernel does in its own time, such as the removal of a namespace's links; not for what a program should have done.
 #[track_caller]
 pub fn eventually<T>(limit: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let limit = patience(limit);
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::{Host, Proc, berthd_binary};
+use crate::{Host, Proc, berthd_binary, patience};
 
 /// How long it may take to start or to end.
 const READY: Duration = Duration::from_secs(20);
@@ -43,7 +43,7 @@ impl<'h> Berthd<'h> {
     fn with(host: &'h Host, args: &[&str], records: Records) -> Self {
         let path = host.dir().join("berthd-notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(READY)).unwrap();
+        socket.set_read_timeout(Some(patience(READY))).unwrap();
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut berthd = Self { host, args, records, notify: (path, socket), daemon: None };
         berthd.start();
@@ -85,7 +85,7 @@ impl<'h> Berthd<'h> {
     pub fn stop(&mut self) {
         let daemon = self.daemon.take().expect("berthd runs");
         daemon.signal(Signal::TERM);
-        let ran = daemon.wait(READY);
+        let ran = daemon.wait(patience(READY));
         assert!(ran.status.success(), "berthd ended badly: {ran}");
     }
 

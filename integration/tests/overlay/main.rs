@@ -14,6 +14,7 @@ mod cni;
 mod control;
 mod data;
 mod docker;
+mod encrypted;
 mod engines;
 mod fault;
 mod fault_long;

@@ -52,10 +52,16 @@ pub(crate) fn stage_test(count: usize, test: impl FnOnce(&mut Stage<'_>)) {
 
 /// Runs `test` with `count` hosts with agents that have joined nothing. It has them leave what they join.
 pub(crate) fn nodes_test(count: usize, test: impl FnOnce(&Lan, Vec<Node<'_>>)) {
+    nodes_test_with(count, &[], test);
+}
+
+/// As [`nodes_test`], with agents that are started with `more`.
+pub(crate) fn nodes_test_with(count: usize, more: &[&str], test: impl FnOnce(&Lan, Vec<Node<'_>>)) {
     lan_test(|first, lan, seat| {
         let others: Vec<(Host, Seat)> = (1..count).map(|_| joined(lan)).collect();
         let all = [(first, seat)].into_iter().chain(others.iter().map(|(host, seat)| (host, seat)));
-        test(lan, all.enumerate().map(|(place, (host, seat))| Node::new(host, seat, place + 1)).collect());
+        let node = |(place, (host, seat))| Node::with(host, seat, place + 1, more);
+        test(lan, all.enumerate().map(node).collect());
     });
 }
 
@@ -82,7 +88,12 @@ fn joined(lan: &Lan) -> (Host, Seat) {
 
 impl<'s> Node<'s> {
     pub(crate) fn new(host: &'s Host, seat: &Seat, number: usize) -> Self {
-        let daemon = Berthd::beside_cni(host, &["--roles", "overlay,dns", "--lost-node-after", "40"]);
+        Self::with(host, seat, number, &[])
+    }
+
+    fn with(host: &'s Host, seat: &Seat, number: usize, more: &[&str]) -> Self {
+        let args = [&["--roles", "overlay,dns", "--lost-node-after", "40"], more].concat();
+        let daemon = Berthd::beside_cni(host, &args);
         Self { host, name: format!("n{number}"), seat: seat.clone(), daemon }
     }
 

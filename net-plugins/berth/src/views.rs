@@ -129,6 +129,7 @@ impl NetworkView {
             (self.masquerade && !self.internal, "masqueraded"),
             (self.isolated, "isolated"),
             (!self.between_containers, "containers kept apart"),
+            (self.overlay.as_ref().is_some_and(|overlay| overlay.port.encrypted), "encrypted between hosts"),
         ])
     }
 

@@ -258,7 +258,11 @@ impl Berth {
         let Some(record) = self.network(name)? else { return Ok(attached) };
         let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
         let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
-        remove_elements(elements::of_network(&record).difference(&needed).cloned().collect())?;
+        // What keeps an encrypted network from being sent or taken in clear goes after its device.
+        let keeps = |element: &Element| matches!(element, Element::EncryptedPort(_));
+        let own = elements::of_network(&record);
+        let (last, first) = own.difference(&needed).cloned().partition(keeps);
+        remove_elements(first)?;
         forget_flows(&record)?;
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
@@ -273,6 +277,7 @@ impl Berth {
                 netlink.link_del(link.index)?;
             }
         }
+        remove_elements(last)?;
         self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))?;
         Ok(attached)
     }

@@ -60,6 +60,9 @@ fn of_overlay(network: &NetworkRecord) -> BTreeSet<Element> {
     let Some(overlay) = overlay else { return BTreeSet::new() };
     let mut elements: BTreeSet<Element> = peers.vteps.iter().map(|vtep| Element::Vtep(*vtep)).collect();
     elements.insert(Element::VxlanPort(overlay.port));
+    if overlay.encrypted {
+        elements.insert(Element::EncryptedPort(overlay.port));
+    }
     if !reach.between_containers {
         elements.insert(Element::ApartAcross(overlay.device()));
         elements.extend(peers.macs.iter().map(|mac| Element::HostAcross(*mac)));

@@ -105,7 +105,8 @@ fn network_record(
     let addresses: BTreeSet<IpNetwork> =
         addresses.filter(|net| !net.is_ipv6() || !is_link_local(net)).collect();
     let device = links.iter().find(|link| link.alias.as_ref() == Some(&vxlan_alias(&name)));
-    let restored = device.map(|link| restored(netlink, link, bridge, &addresses)).transpose()?.flatten();
+    let restored =
+        device.map(|link| restored(netlink, link, bridge, (&addresses, held))).transpose()?.flatten();
     let (overlay, vteps) = restored.unzip();
     // Which hosts' addresses are among the set is told by nothing; too many are no harm until they are told anew.
     let macs = held.iter().filter_map(|element| match element {
@@ -154,7 +155,7 @@ fn restored(
     netlink: &Netlink,
     link: &Link,
     bridge: &Link,
-    addresses: &BTreeSet<IpNetwork>,
+    (addresses, held): (&BTreeSet<IpNetwork>, &BTreeSet<Element>),
 ) -> Result<Option<(OverlayPort, BTreeSet<IpAddr>)>, CoreError> {
     let Some(Vxlan { vni, port, local: Some(local), .. }) = link.vxlan else { return Ok(None) };
     let (Ok(vni), Some(mac)) = (Vni::new(vni), bridge.mac) else { return Ok(None) };
@@ -162,7 +163,9 @@ fn restored(
     let addresses = addresses.iter().filter(|net| !single(net)).copied().collect();
     let flood = link.port.is_some_and(|port| port.flood);
     let vteps = netlink.fdb(link.index)?.into_iter().filter_map(|entry| entry.vtep).collect();
-    Ok(Some((OverlayPort { vni, port, local, mtu: link.mtu, mac, addresses, flood }, vteps)))
+    let encrypted = held.contains(&Element::EncryptedPort(port));
+    let port = OverlayPort { vni, port, local, mtu: link.mtu, mac, addresses, flood, encrypted };
+    Ok(Some((port, vteps)))
 }
 
 fn is_link_local(net: &IpNetwork) -> bool {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use berth_overlay::agent::LOST_AFTER;
+use berth_overlay::agent::{KEY_PERIOD, LOST_AFTER, Settings};
 use berth_store::Dirs;
 use clap::{Parser, ValueEnum as _};
 
@@ -40,6 +40,10 @@ pub(crate) struct Cli {
     #[arg(long, env = "BERTH_LOST_NODE_AFTER", value_name = "SECONDS", default_value_t = LOST_AFTER.as_secs(),
         value_parser = clap::value_parser!(u64).range(MIN_LOST_AFTER..))]
     lost_node_after: u64,
+    /// How long a generation of keys of encrypted networks lasts, seconds; the same on every node. For tests
+    #[arg(long, env = "BERTH_KEY_PERIOD", value_name = "SECONDS", default_value_t = KEY_PERIOD.as_secs(), hide = true,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    key_period: u64,
     /// End when no container has a name any more, and run in a session of one's own; berth starts it so where a name is
     /// asked for and no server runs
     #[arg(long)]
@@ -58,9 +62,10 @@ impl Cli {
         Ok(Dirs { state: std::path::absolute(&self.state_dir)?, run: std::path::absolute(&self.run_dir)? })
     }
 
-    /// How long another node may be silent.
-    pub(crate) fn lost_node_after(&self) -> Duration {
-        Duration::from_secs(self.lost_node_after)
+    /// What was chosen of the overlay.
+    pub(crate) fn overlay(&self) -> Settings {
+        let [lost_after, key_period] = [self.lost_node_after, self.key_period].map(Duration::from_secs);
+        Settings { lost_after, key_period }
     }
 
     /// Where dockerd is asked.
@@ -96,8 +101,8 @@ mod tests {
 
     #[test]
     fn no_node_is_lost_before_its_lease_is_over() {
-        assert_eq!(parse("berthd").unwrap().lost_node_after(), LOST_AFTER);
-        assert_eq!(parse("berthd --lost-node-after 60").unwrap().lost_node_after().as_secs(), 60);
+        assert_eq!(parse("berthd").unwrap().overlay().lost_after, LOST_AFTER);
+        assert_eq!(parse("berthd --lost-node-after 60").unwrap().overlay().lost_after.as_secs(), 60);
         assert!(parse("berthd --lost-node-after 19").is_err());
     }
 }

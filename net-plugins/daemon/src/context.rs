@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use berth_dns::HandedSocket;
+use berth_overlay::agent::Settings;
 use berth_plugin_http::{Inherited, Socket, Workers};
 use berth_store::Dirs;
 use tokio::sync::{mpsc, watch};
@@ -26,8 +26,8 @@ pub(crate) struct Context {
     pub(crate) workers: Workers,
     /// Where dockerd is asked.
     pub(crate) docker_socket: PathBuf,
-    /// How long another node of the cluster may be silent.
-    pub(crate) lost_node_after: Duration,
+    /// What was chosen of the overlay.
+    pub(crate) overlay: Settings,
     /// Whether this was started because a name was asked for, and ends when there are none.
     pub(crate) on_demand: bool,
     plugin_dir: PathBuf,
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     dirs: Dirs,
     workers: Workers,
     docker_socket: PathBuf,
-    lost_node_after: Duration,
+    overlay: Settings,
     on_demand: bool,
     plugin_dir: PathBuf,
     inherited: Arc<Mutex<Inherited>>,
@@ -91,7 +91,7 @@ impl Shared {
             dirs: cli.dirs()?,
             workers: Workers::new(THREADS),
             docker_socket: cli.docker_socket()?,
-            lost_node_after: cli.lost_node_after(),
+            overlay: cli.overlay(),
             on_demand: cli.on_demand,
             plugin_dir: cli.plugin_dir()?,
             inherited: Arc::new(Mutex::new(
@@ -107,7 +107,7 @@ impl Shared {
             dirs: self.dirs.clone(),
             workers: self.workers.clone(),
             docker_socket: self.docker_socket.clone(),
-            lost_node_after: self.lost_node_after,
+            overlay: self.overlay,
             on_demand: self.on_demand,
             plugin_dir: self.plugin_dir.clone(),
             inherited: Arc::clone(&self.inherited),

@@ -12,7 +12,7 @@
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`announce`] | ARP and neighbour advertisements |
 //! | [`port_list`] | which ports of the host have sockets at all |
-//! | [`xfrm`] | whether the kernel can encrypt |
+//! | [`xfrm`] | encryption between hosts: states, policies, whether the kernel can |
 //! | [`port_probe`] | whether a port of the host is free, and who holds it |
 //!
 //! Invariants: no thread's namespace changes under a caller; nothing sleeps or polls; lists are whole or an error;

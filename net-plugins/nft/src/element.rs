@@ -76,6 +76,8 @@ pub enum Element {
     Vtep(IpAddr),
     /// A UDP port of VXLAN: from others than a [`Element::Vtep`] it is dropped.
     VxlanPort(u16),
+    /// A UDP port of encrypted networks: what comes in to it or leaves for it in clear is dropped.
+    EncryptedPort(u16),
     /// The bridge port may send only its own MAC and addresses.
     Guarded(IfName),
     /// The bridge port may send only its own MAC; its addresses are not known.
@@ -134,6 +136,7 @@ impl fmt::Display for Element {
             Self::Led { bridge, asked, to } => write!(f, "questions from {bridge} to {asked} led to {to}"),
             Self::Vtep(addr) => write!(f, "VXLAN from {addr}"),
             Self::VxlanPort(port) => write!(f, "VXLAN port {port}"),
+            Self::EncryptedPort(port) => write!(f, "encrypted VXLAN port {port}"),
             Self::Guarded(port) => write!(f, "guarded port {port}"),
             Self::GuardedMacOnly(port) => write!(f, "guarded port {port}, MAC only"),
             Self::Trunk(port) => write!(f, "trunk port {port}"),

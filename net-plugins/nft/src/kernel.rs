@@ -69,6 +69,11 @@ pub(crate) mod nfta {
     pub(crate) const LOOKUP_SREG: u16 = 2;
     pub(crate) const META_DREG: u16 = 1;
     pub(crate) const META_KEY: u16 = 2;
+    pub(crate) const CMP_SREG: u16 = 1;
+    pub(crate) const CMP_OP: u16 = 2;
+    pub(crate) const CMP_DATA: u16 = 3;
+    pub(crate) const RT_DREG: u16 = 1;
+    pub(crate) const RT_KEY: u16 = 2;
     pub(crate) const PAYLOAD_DREG: u16 = 1;
     pub(crate) const PAYLOAD_BASE: u16 = 2;
     pub(crate) const PAYLOAD_OFFSET: u16 = 3;
@@ -184,7 +189,7 @@ fn element(attrs: &mut Attrs<'_>, entry: &Entry) {
     }
 }
 
-fn value(attrs: &mut Attrs<'_>, kind: u16, bytes: &[u8]) {
+pub(crate) fn value(attrs: &mut Attrs<'_>, kind: u16, bytes: &[u8]) {
     attrs.nest(kind, |attrs| attrs.bytes(nfta::DATA_VALUE, bytes));
 }
 

@@ -1,7 +1,7 @@
 //! Laying the ruleset, and taking it away.
 //!
-//! Laying is three transactions, each complete in itself: the ruleset by `nft`, the one rule that nft 1.0.6 cannot
-//! express, and the marker. Only the marker makes batches succeed, so whoever is interrupted begins again.
+//! Laying is four transactions, each complete in itself: the ruleset by `nft`, the rules that it cannot be given
+//! ([`OwnRule`]; those of packets in clear by themselves, because not every kernel takes them), and the marker. Only the marker makes batches succeed, so whoever is interrupted begins again.
 
 use std::io;
 
@@ -9,13 +9,11 @@ use crate::batch::LAID;
 use crate::fingerprint::{Laid, observe};
 use crate::kernel::{Ack, Script, elements, mark_entry, msg, nfta};
 use crate::nft::{self, NftError};
-use crate::ruleset::{ADVERTISED, marker_set, script};
-use crate::schema::{ALLOWED6, Field, TABLE, Table};
+use crate::own_rules::{OwnRule, Secpath};
+use crate::ruleset::{marker_set, script};
+use crate::schema::{TABLE, Table};
 use crate::socket::{NftSocket, SocketError};
-use crate::wire::{Attrs, NLM_F_APPEND, NLM_F_CREATE};
-
-/// Part of the ruleset's version: to be changed with [`target_rule`].
-pub(crate) const TARGET_RULE_VERSION: &str = "1";
+use crate::wire::{NLM_F_APPEND, NLM_F_CREATE};
 /// Others that lay at the same moment may delete an old marker first.
 const TRIES: u32 = 8;
 
@@ -53,10 +51,16 @@ pub enum LayError {
 pub fn lay(socket: &mut NftSocket) -> Result<(), LayError> {
     let script = script().map_err(|source| LayError::Render { source })?;
     nft::run(&["-j", "-f", "-"], &script)?;
-    socket.transaction("lay the rule for neighbour advertisements", 4, |script| {
-        script.push(Table::Bridge, msg::DELRULE, 0, Ack::Errors, in_advertised);
-        script.push(Table::Bridge, msg::NEWRULE, NLM_F_CREATE | NLM_F_APPEND, Ack::Success, target_rule);
-    })?;
+    fill(socket, "lay the rule for neighbour advertisements", &[OwnRule::Advertised])?;
+    let clear = |secpath| [OwnRule::ClearIn(secpath), OwnRule::ClearOut(secpath)];
+    let doing = "lay the rules for packets in clear";
+    match fill(socket, doing, &clear(Secpath::Matched)) {
+        // A kernel without CONFIG_XFRM decrypts nothing: whatever comes to such a port is in clear.
+        Err(LayError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            fill(socket, doing, &clear(Secpath::Unknown))?;
+        }
+        outcome => outcome?,
+    }
     let mut tries = 0;
     loop {
         match mark_laid(socket) {
@@ -77,6 +81,20 @@ pub fn remove_tables(socket: &mut NftSocket) -> Result<(), LayError> {
             for (kind, flags) in [(msg::NEWTABLE, NLM_F_CREATE), (msg::DELTABLE, 0)] {
                 script.push(table, kind, flags, Ack::Success, |attrs| attrs.text(nfta::TABLE_NAME, TABLE));
             }
+        }
+    })
+}
+
+/// Fills the chains of `rules` with them, and with nothing else.
+fn fill(socket: &mut NftSocket, doing: &'static str, rules: &[OwnRule]) -> Result<(), LayError> {
+    let count = u32::try_from(2 * rules.len() + 2).unwrap_or(u32::MAX);
+    socket.transaction(doing, count, |script| {
+        for rule in rules {
+            script.push(rule.table(), msg::DELRULE, 0, Ack::Errors, |attrs| rule.place(attrs));
+        }
+        for rule in rules {
+            let flags = NLM_F_CREATE | NLM_F_APPEND;
+            script.push(rule.table(), msg::NEWRULE, flags, Ack::Success, |attrs| rule.write(attrs));
         }
     })
 }
@@ -111,60 +129,6 @@ fn mark_laid(socket: &mut NftSocket) -> Result<(), LayError> {
 
 /// nft's number of the type `mark`: what it prints the marker's elements as.
 const MARK_TYPE: u32 = 19;
-
-fn in_advertised(attrs: &mut Attrs<'_>) {
-    attrs.text(nfta::RULE_TABLE, TABLE);
-    attrs.text(nfta::RULE_CHAIN, ADVERTISED);
-}
-
-/// `iifname . ether saddr . icmpv6 taddr @allowed6 accept`. RFC 4861 section 4.4 puts the target eight bytes after the
-/// start of the ICMPv6 header.
-fn target_rule(attrs: &mut Attrs<'_>) {
-    /// `NFT_REG32_00`: the first of the 32-bit registers a concatenation is built in.
-    const FIRST_REGISTER: u32 = 8;
-    /// `NFT_META_IIFNAME`, `NFT_PAYLOAD_LL_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`, `NF_ACCEPT`.
-    const IIFNAME: u32 = 6;
-    const LINK: u32 = 0;
-    const TRANSPORT: u32 = 2;
-    const ACCEPT: u32 = 1;
-    let words = |field: Field| u32::try_from(field.padded() / 4).unwrap_or(0);
-    let mac = FIRST_REGISTER + words(Field::IfName);
-    let target = mac + words(Field::Mac);
-    in_advertised(attrs);
-    attrs.nest(nfta::RULE_EXPRESSIONS, |attrs| {
-        expression(attrs, "meta", |attrs| {
-            attrs.u32(nfta::META_DREG, FIRST_REGISTER);
-            attrs.u32(nfta::META_KEY, IIFNAME);
-        });
-        for (register, base, offset, length) in [(mac, LINK, 6, 6), (target, TRANSPORT, 8, 16)] {
-            expression(attrs, "payload", |attrs| {
-                attrs.u32(nfta::PAYLOAD_DREG, register);
-                attrs.u32(nfta::PAYLOAD_BASE, base);
-                attrs.u32(nfta::PAYLOAD_OFFSET, offset);
-                attrs.u32(nfta::PAYLOAD_LEN, length);
-            });
-        }
-        expression(attrs, "lookup", |attrs| {
-            attrs.text(nfta::LOOKUP_SET, ALLOWED6.name);
-            attrs.u32(nfta::LOOKUP_SREG, FIRST_REGISTER);
-        });
-        expression(attrs, "immediate", |attrs| {
-            attrs.u32(nfta::IMMEDIATE_DREG, 0);
-            attrs.nest(nfta::IMMEDIATE_DATA, |attrs| {
-                attrs.nest(nfta::DATA_VERDICT, |attrs| attrs.u32(nfta::VERDICT_CODE, ACCEPT));
-            });
-        });
-    });
-    // A comment as nft writes it: type 0, length, text with its zero.
-    attrs.bytes(nfta::RULE_USERDATA, b"\x00\x17own address advertised\x00");
-}
-
-fn expression(attrs: &mut Attrs<'_>, name: &str, fill: impl FnOnce(&mut Attrs<'_>)) {
-    attrs.nest(nfta::LIST_ELEM, |attrs| {
-        attrs.text(nfta::EXPR_NAME, name);
-        attrs.nest(nfta::EXPR_DATA, fill);
-    });
-}
 
 impl NftSocket {
     /// Runs a transaction of at most `count` messages, the frame included; again when the kernel asks for it.

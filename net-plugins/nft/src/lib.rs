@@ -22,6 +22,7 @@ mod kernel;
 mod lay;
 mod lower;
 mod nft;
+mod own_rules;
 mod read;
 mod ruleset;
 mod schema;

@@ -90,6 +90,7 @@ pub(crate) fn lower(element: &Element) -> Result<Vec<Entry>, &'static str> {
             single(set, Key::of(set).addr(*addr))
         }
         Element::VxlanPort(port) => single(&VXLAN_PORTS, Key::of(&VXLAN_PORTS).port(*port)),
+        Element::EncryptedPort(port) => single(&ENCRYPTED_PORTS, Key::of(&ENCRYPTED_PORTS).port(*port)),
         Element::Guarded(name) => single(&GUARDED, Key::of(&GUARDED).ifname(name)),
         Element::GuardedMacOnly(name) => single(&GUARDED_MAC_ONLY, Key::of(&GUARDED_MAC_ONLY).ifname(name)),
         Element::Trunk(name) => single(&TRUNK, Key::of(&TRUNK).ifname(name)),

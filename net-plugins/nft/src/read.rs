@@ -265,6 +265,7 @@ fn raise_row(def: &SetDef, row: &Row) -> Option<Element> {
         "masq_all4" | "masq_all6" => Element::MasqueradeAll(first.addr()?),
         "vteps4" | "vteps6" => Element::Vtep(first.addr()?),
         "vxlan_ports" => Element::VxlanPort(first.port()?),
+        "encrypted_ports" => Element::EncryptedPort(first.port()?),
         "dns4" | "dns6" => Element::Dns { bridge: first.ifname()?, addr: first.addr()? },
         "allowed_mac" => Element::AllowedMac { port: first.ifname()?, mac: first.mac()? },
         "allowed4" | "allowed6" => {

@@ -158,6 +158,7 @@ sets! {
     VTEPS4 = set("vteps4", &[V4]);
     VTEPS6 = set("vteps6", &[V6]);
     VXLAN_PORTS = set("vxlan_ports", &[Port]);
+    ENCRYPTED_PORTS = set("encrypted_ports", &[Port]);
     OWNER4 = map("owner4", &[V4, Proto, Port], Mark);
     OWNER6 = map("owner6", &[V6, Proto, Port], Mark);
     PORT_ADDR4 = map("port_addr4", &[Proto, Port], V4);

@@ -115,6 +115,7 @@ fn every_kind() -> Vec<(Element, &'static str, &'static str, &'static str)> {
         (Element::Vtep(ip("192.0.2.9")), "inet", "vteps4", r#"["192.0.2.9"]"#),
         (Element::Vtep(ip("2001:db8::9")), "inet", "vteps6", r#"["2001:db8::9"]"#),
         (Element::VxlanPort(4789), "inet", "vxlan_ports", "[4789]"),
+        (Element::EncryptedPort(4799), "inet", "encrypted_ports", "[4799]"),
         (Element::Guarded(p()), "bridge", "guarded", r#"["veth01234567"]"#),
         (Element::GuardedMacOnly(p()), "bridge", "guarded_mac_only", r#"["veth01234567"]"#),
         (Element::Trunk(p()), "bridge", "trunk", r#"["veth01234567"]"#),

@@ -360,6 +360,36 @@ fn a_port_with_unknown_addresses_is_held_to_its_mac() {
 }
 
 #[test]
+fn nothing_in_clear_comes_in_to_an_encrypted_port_or_leaves_for_it() {
+    let lab = Lab::new();
+    let heard = lab.host.call(|| UdpSocket::bind("192.0.2.1:4799").unwrap());
+    let other = lab.lan.call(|| UdpSocket::bind("192.0.2.2:4799").unwrap());
+    for socket in [&heard, &other] {
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    }
+    let send = |ns: &Ns, to: &'static str| {
+        ns.call(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", to).map_err(|err| err.kind()))
+    };
+    send(&lab.lan, "192.0.2.1:4799").unwrap();
+    assert!(heard.recv(&mut [0; 8]).is_ok(), "no network is encrypted yet");
+    send(&lab.host, "192.0.2.2:4799").unwrap();
+    assert!(other.recv(&mut [0; 8]).is_ok());
+    // Also from a known node.
+    lab.commit(vec![
+        Element::VxlanPort(4799),
+        Element::EncryptedPort(4799),
+        Element::Vtep("192.0.2.2".parse().unwrap()),
+    ]);
+    send(&lab.lan, "192.0.2.1:4799").unwrap();
+    assert!(lab.counts_to("encrypted network clear", 1));
+    assert_eq!(send(&lab.host, "192.0.2.2:4799"), Err(std::io::ErrorKind::PermissionDenied));
+    for socket in [&heard, &other] {
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.recv(&mut [0; 8]).is_err());
+    }
+}
+
+#[test]
 fn vxlan_is_taken_from_known_nodes_only() {
     let lab = Lab::new();
     let heard = lab.host.call(|| {

@@ -9,12 +9,17 @@ use berth_types::{MacAddr, NetworkName, NodeName, Vni, fnv64};
 use ipnetwork::IpNetwork;
 
 use crate::model::{LAYOUT, Node, OverlayNetwork, OverlaySubnet};
-use crate::mtu::{inside, usable};
+use crate::mtu::{Cover, inside, usable};
 use crate::view::View;
 use crate::wire::{NewNetwork, Refusal, RefusalCode};
 
 /// The UDP port of VXLAN (RFC 7348).
 pub(crate) const VXLAN_PORT: u16 = 4789;
+
+/// The UDP port of encrypted networks, of all of them and of no other: by it alone the kernel tells what must not be in clear.
+/// Outside the packets are ESP, so nobody on the way meets it. It is no registered one, and none of those that hosts choose by
+/// themselves (`net.ipv4.ip_local_port_range`); 4790 is that of VXLAN-GPE, 4791 that of RoCE.
+pub(crate) const ENCRYPTED_PORT: u16 = 4799;
 
 /// Where VNIs are chosen: far above those that other programs begin with.
 const FIRST_VNI: u32 = 0x10_0000;
@@ -40,20 +45,20 @@ pub(crate) struct Surroundings<'a> {
 /// Something of it cannot be, or is somebody's already; who has it is said.
 pub(crate) fn record(new: &NewNetwork, around: &Surroundings<'_>) -> Result<OverlayNetwork, Refusal> {
     // Whether it can be encrypted is the kernel's to say.
-    let NewNetwork { name, subnets, gateways, vni, mtu, encrypted: _, internal, flood, apart } = new;
+    let NewNetwork { name, subnets, gateways, vni, mtu, encrypted, internal, flood, apart } = new;
     let subnets = with_gateways(&asked_subnets(name, subnets, around)?, gateways)?;
     Ok(OverlayNetwork {
         v: LAYOUT,
         name: name.clone(),
         vni: number(name, *vni, around)?,
-        port: VXLAN_PORT,
-        mtu: packet(*mtu, &subnets, around)?,
+        port: if *encrypted { ENCRYPTED_PORT } else { VXLAN_PORT },
+        mtu: packet(*mtu, Cover::of(*encrypted), &subnets, around)?,
         gateway_mac: MacAddr::of_names([name.as_str(), "gateway"]),
         masquerade: true,
         between_containers: !apart,
         isolated: true,
         internal: *internal,
-        encrypted: false,
+        encrypted: *encrypted,
         flood: *flood,
         block4: length_of(&subnets, IpNetwork::is_ipv4),
         block6: length_of(&subnets, IpNetwork::is_ipv6),
@@ -92,10 +97,10 @@ impl OverlayNetwork {
 
 /// Says that the packets of `record` do not fit through the link of `node`.
 pub(crate) fn too_large(record: &OverlayNetwork, node: &Node) -> Option<Refusal> {
-    let fits = fitting(node);
+    let fits = fitting(node, Cover::of(record.encrypted));
     let text = || {
         format!(
-            "network `{}` has packets of {} bytes, and the link of node {} lets {fits} through beside what VXLAN adds\n\
+            "network `{}` has packets of {} bytes, and the link of node {} lets {fits} through beside what its tunnel adds\n\
              give that link a larger MTU, or create the network with a smaller one",
             record.name, record.mtu, node.name
         )
@@ -203,14 +208,19 @@ fn number(name: &NetworkName, asked: Option<Vni>, around: &Surroundings<'_>) -> 
 }
 
 /// The largest packet that all nodes' links let through, or the one asked for.
-fn packet(asked: Option<u32>, subnets: &[OverlaySubnet], around: &Surroundings<'_>) -> Result<u32, Refusal> {
+fn packet(
+    asked: Option<u32>,
+    cover: Cover,
+    subnets: &[OverlaySubnet],
+    around: &Surroundings<'_>,
+) -> Result<u32, Refusal> {
     let nodes = around.view.nodes().filter_map(|(_, node)| node.node().map(AsRef::as_ref));
-    let smallest = nodes.chain([around.node]).min_by_key(|node| fitting(node)).unwrap_or(around.node);
-    let fits = fitting(smallest);
+    let smallest = nodes.chain([around.node]).min_by_key(|node| fitting(node, cover)).unwrap_or(around.node);
+    let fits = fitting(smallest, cover);
     let mtu = asked.unwrap_or(fits);
     if mtu > fits {
         let text = format!(
-            "MTU {mtu} is too large: the link of node {} lets {fits} bytes through beside what VXLAN adds",
+            "MTU {mtu} is too large: the link of node {} lets {fits} bytes through beside what its tunnel adds",
             smallest.name
         );
         return Err(Refusal::new(RefusalCode::Unsupported, text));
@@ -221,9 +231,9 @@ fn packet(asked: Option<u32>, subnets: &[OverlaySubnet], around: &Surroundings<'
 }
 
 /// The largest packet of a network that fits through the link of `node`.
-fn fitting(node: &Node) -> u32 {
+fn fitting(node: &Node, cover: Cover) -> u32 {
     let vtep = node.vtep4.map(IpAddr::V4).or(node.vtep6.map(IpAddr::V6));
-    vtep.map_or(0, |vtep| inside(node.underlay_mtu, vtep))
+    vtep.map_or(0, |vtep| inside(node.underlay_mtu, vtep, cover))
 }
 
 #[cfg(test)]
@@ -280,6 +290,14 @@ mod tests {
         assert!(
             said(|new| new.gateways = vec!["10.9.9.9".parse().unwrap()]).contains("no address in a subnet")
         );
+    }
+
+    #[test]
+    fn an_encrypted_network_has_a_port_of_its_own_and_leaves_room_for_encryption() {
+        let secret = asked(|new| new.encrypted = true).unwrap();
+        assert_eq!((secret.encrypted, secret.port, secret.mtu), (true, ENCRYPTED_PORT, 1312));
+        let text = asked(|new| (new.encrypted, new.mtu) = (true, Some(1350))).unwrap_err();
+        assert!(text.contains("lets 1312 bytes through"), "{text}");
     }
 
     #[test]

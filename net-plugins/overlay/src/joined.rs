@@ -79,6 +79,7 @@ impl Joined {
             mac: MacAddr::of_names([record.name.as_str(), "node", seat.node.as_str()]),
             addresses,
             flood: record.flood,
+            encrypted: record.encrypted,
         };
         let subnet =
             |subnet: &OverlaySubnet| DeclaredSubnet { subnet: subnet.subnet, gateway: Some(subnet.gateway) };

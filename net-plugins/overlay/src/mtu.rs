@@ -17,6 +17,32 @@ pub const OVERHEAD_V4: u32 = 50;
 /// What VXLAN adds over IPv6, bytes: Ethernet 14, IPv6 40, UDP 8, VXLAN 8.
 pub const OVERHEAD_V6: u32 = 70;
 
+/// What ESP in transport mode adds at most to that, bytes: header 8, AES-GCM's number 8, check 16, and up to 6 at the end of what
+/// is encrypted, which fills words of 4 (RFC 4303, section 2.4; RFC 4106, section 3).
+pub const OVERHEAD_ESP: u32 = 38;
+
+/// Whether a network's packets are encrypted between nodes, as far as their size goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// As they are.
+    Clear,
+    /// By ESP.
+    Esp,
+}
+
+impl Cover {
+    /// That of a network's packets.
+    pub fn of(encrypted: bool) -> Self {
+        if encrypted { Self::Esp } else { Self::Clear }
+    }
+
+    /// What the tunnel adds to a packet, bytes.
+    fn overhead(self, vtep: IpAddr) -> u32 {
+        let tunnel = if vtep.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
+        tunnel + if self == Self::Esp { OVERHEAD_ESP } else { 0 }
+    }
+}
+
 /// The least that IPv6 asks of a link, bytes (RFC 8200, section 5).
 const LEAST_V6: u32 = 1280;
 
@@ -24,15 +50,13 @@ const LEAST_V6: u32 = 1280;
 const LEAST_V4: u32 = 68;
 
 /// The largest packet inside, where the largest outside is `underlay`, bytes.
-pub fn inside(underlay: u32, vtep: IpAddr) -> u32 {
-    let overhead = if vtep.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
-    underlay.saturating_sub(overhead)
+pub fn inside(underlay: u32, vtep: IpAddr, cover: Cover) -> u32 {
+    underlay.saturating_sub(cover.overhead(vtep))
 }
 
 /// The largest packet outside, where the largest inside is `mtu`, bytes.
-pub fn outside(mtu: u32, vtep: IpAddr) -> u32 {
-    let overhead = if vtep.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
-    mtu.saturating_add(overhead)
+pub fn outside(mtu: u32, vtep: IpAddr, cover: Cover) -> u32 {
+    mtu.saturating_add(cover.overhead(vtep))
 }
 
 /// The way to a node.
@@ -48,8 +72,8 @@ pub struct Way {
 
 impl Way {
     /// The largest packet inside, bytes.
-    pub fn mtu(&self) -> Option<u32> {
-        self.underlay.map(|underlay| inside(underlay, self.vtep))
+    pub fn mtu(&self, cover: Cover) -> Option<u32> {
+        self.underlay.map(|underlay| inside(underlay, self.vtep, cover))
     }
 }
 
@@ -78,8 +102,8 @@ pub fn ways<'a>(
 }
 
 /// The largest packet that all `ways` carry inside, and the link of this node's own tunnel end, `underlay` bytes.
-pub fn choose(underlay: u32, local: IpAddr, ways: &[Way]) -> u32 {
-    ways.iter().filter_map(Way::mtu).fold(inside(underlay, local), u32::min)
+pub fn choose(underlay: u32, local: IpAddr, cover: Cover, ways: &[Way]) -> u32 {
+    ways.iter().filter_map(|way| way.mtu(cover)).fold(inside(underlay, local, cover), u32::min)
 }
 
 /// Why a network's MTU is not good.
@@ -143,12 +167,12 @@ impl fmt::Display for MtuFault {
 /// What is not good about `mtu`, bytes, of a network with this node's tunnel end `local`: by the ways from here, and by what
 /// the nodes say of their own links.
 pub fn faults<'a>(
-    mtu: u32,
+    (mtu, cover): (u32, Cover),
     local: IpAddr,
     ways: &[Way],
     nodes: impl IntoIterator<Item = &'a Node>,
 ) -> Vec<MtuFault> {
-    let needs = outside(mtu, local);
+    let needs = outside(mtu, local, cover);
     let mut found = Vec::new();
     for Way { node, vtep, underlay } in ways {
         let (node, vtep) = (node.clone(), *vtep);
@@ -188,9 +212,23 @@ mod tests {
     #[test]
     fn a_tunnel_takes_50_bytes_of_ipv4_and_70_of_ipv6() {
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        assert_eq!((inside(1500, v4), inside(1500, v6)), (1450, 1430));
-        assert_eq!((inside(9000, v4), inside(1450, v4)), (8950, 1400));
-        assert_eq!((outside(1450, v4), outside(1430, v6)), (1500, 1500));
+        let clear = |underlay, vtep| inside(underlay, vtep, Cover::Clear);
+        assert_eq!((clear(1500, v4), clear(1500, v6)), (1450, 1430));
+        assert_eq!((clear(9000, v4), clear(1450, v4)), (8950, 1400));
+        assert_eq!((outside(1450, v4, Cover::Clear), outside(1430, v6, Cover::Clear)), (1500, 1500));
+    }
+
+    #[test]
+    fn encryption_takes_38_bytes_more() {
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        assert_eq!((inside(1500, v4, Cover::Esp), inside(1500, v6, Cover::Esp)), (1412, 1392));
+        assert_eq!((outside(1412, v4, Cover::Esp), outside(1392, v6, Cover::Esp)), (1500, 1500));
+        // The whole of it, filled up to words, is never more than what was kept free.
+        for mtu in 1280..1600_u32 {
+            let datagram = mtu + 14 + 8 + 8;
+            let filled = (datagram + 2).next_multiple_of(4);
+            assert!(20 + 8 + 8 + filled + 16 <= outside(mtu, v4, Cover::Esp), "{mtu}");
+        }
     }
 
     #[test]
@@ -201,8 +239,8 @@ mod tests {
             way("n3", "192.0.2.3", Some(1400)),
             way("n4", "192.0.2.4", None),
         ];
-        assert_eq!(choose(1500, local, &ways), 1350);
-        assert_eq!(choose(1300, local, &ways), 1250);
+        assert_eq!(choose(1500, local, Cover::Clear, &ways), 1350);
+        assert_eq!(choose(1300, local, Cover::Clear, &ways), 1250);
         let node = Node {
             v: 1,
             name: "n5".parse().unwrap(),
@@ -214,7 +252,8 @@ mod tests {
             identity: String::new(),
             epoch: 1,
         };
-        let said: Vec<String> = faults(1450, local, &ways, [&node]).iter().map(ToString::to_string).collect();
+        let said: Vec<String> =
+            faults((1450, Cover::Clear), local, &ways, [&node]).iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [
@@ -223,7 +262,7 @@ mod tests {
                 "the link of node `n5` carries 1420 bytes and the network needs 1500: larger packets are lost",
             ]
         );
-        assert_eq!(faults(1350, local, &ways[..2], [&node]), []);
+        assert_eq!(faults((1350, Cover::Clear), local, &ways[..2], [&node]), []);
     }
 
     #[test]

@@ -169,6 +169,23 @@ pub struct NetworkStatus {
     /// What is wrong with it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How it is encrypted; absent of one in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<EncryptionView>,
+}
+
+/// A network's encryption, as it is looked at. No key is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionView {
+    /// Since when this node has its present secret, milliseconds since 1970; 0 while it has none.
+    pub since_ms: u64,
+    /// Nodes on the network that this one encrypts for.
+    pub peers: usize,
+    /// Nodes on the network that have no key, and so get no packet of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<NodeName>,
+    /// Whether the cluster has this node's key; until then nobody takes what it sends.
+    pub published: bool,
 }
 
 /// A node, as it is looked at.

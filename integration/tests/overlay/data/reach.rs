@@ -66,7 +66,7 @@ fn over(underlay_mtu: u32, v6: bool) {
         // What the routes say is what the underlay carries.
         let (peer, vtep) = (nodes[1].name(), nodes[1].vtep);
         let ways = nodes[0].host.inside(|| mtu::ways(&Netlink::open().unwrap(), [(&peer, vtep)]).unwrap());
-        assert_eq!(mtu::choose(underlay_mtu, nodes[0].vtep, &ways), mtu);
+        assert_eq!(mtu::choose(underlay_mtu, nodes[0].vtep, mtu::Cover::Clear, &ways), mtu);
 
         let wire = underlay.raw("port1");
         let laid = Laid::new(Net::new(0, mtu), &nodes);

@@ -131,6 +131,7 @@ impl<'h> Node<'h> {
                 mac,
                 addresses: [prefixed(v4), prefixed(v6)].into(),
                 flood: net.flood,
+                encrypted: false,
             }),
             notes: BTreeMap::new(),
         }
@@ -278,5 +279,5 @@ impl<'a, 'h> Laid<'a, 'h> {
 
 /// The MTU of a network over an underlay of `underlay` bytes.
 pub(crate) fn mtu_over(underlay: u32, node: &Node<'_>) -> u32 {
-    mtu::inside(underlay, node.vtep)
+    mtu::inside(underlay, node.vtep, mtu::Cover::Clear)
 }

@@ -95,6 +95,7 @@ fn show(status: &Status, shared: &[Outcome], out: &mut Out<'_>) -> Result<(), Fa
     if status.unpublished > 0 {
         facts.push(("waiting", format!("{} attachments the cluster does not have yet", status.unpublished)));
     }
+    facts.extend(keys(status));
     for (key, why) in &status.foreign {
         facts.push(("foreign", format!("{key}: {why}")));
     }
@@ -111,6 +112,23 @@ fn show(status: &Status, shared: &[Outcome], out: &mut Out<'_>) -> Result<(), Fa
         status.networks.iter().map(network_row).collect(),
         "this host is on no network of the cluster",
     )
+}
+
+/// Since when the keys of encrypted networks are those they are.
+fn keys(status: &Status) -> Option<(&'static str, String)> {
+    let encrypted = status.networks.iter().find_map(|network| network.encrypted.as_ref())?;
+    let published = if encrypted.published {
+        ""
+    } else {
+        ", not known to the cluster yet: nothing is taken from this node"
+    };
+    Some(("keys", format!("of {}{published}", ago(encrypted.since_ms))))
+}
+
+/// Nodes of the network that nothing is sent to.
+fn without_key(network: &NetworkStatus) -> Vec<String> {
+    let without = network.encrypted.iter().flat_map(|encrypted| &encrypted.without);
+    without.map(|node| format!("node `{node}` has no key: nothing is sent to it")).collect()
 }
 
 /// What the agent has found wrong, for `doctor`; nothing where none runs.
@@ -136,6 +154,10 @@ pub(super) fn findings(dirs: &Dirs) -> Vec<Finding> {
             let cause = "records of the cluster were changed by hand, or restored from a copy";
             finding("overlay-conflict", what, cause, "attach one of the two anew")
         }));
+        findings.extend(without_key(network).iter().map(|what| {
+            let cause = "its kernel has no ESP with AES-GCM, or its berth is of an earlier version";
+            finding("overlay-key", what, cause, "update what it lacks, and attach its containers anew")
+        }));
         findings.extend(network.trouble.iter().map(|what| {
             let cause = "another program holds what the network needs, or the cluster has it no more";
             finding("overlay-trouble", what, cause, "see what holds it; it is tried again once a minute")
@@ -159,9 +181,14 @@ fn node_row(node: &NodeStatusView) -> Vec<String> {
 }
 
 fn network_row(network: &NetworkStatus) -> Vec<String> {
-    let trouble = network.trouble.iter().chain(&network.conflicts).chain(&network.narrow);
+    let without = without_key(network);
+    let trouble = network.trouble.iter().chain(&network.conflicts).chain(&network.narrow).chain(&without);
+    let name = match &network.encrypted {
+        None => network.name.to_string(),
+        Some(encrypted) => format!("{}\nencrypted, {} peers", network.name, encrypted.peers),
+    };
     vec![
-        network.name.to_string(),
+        name,
         network.vni.to_string(),
         network.mtu.to_string(),
         lines(&network.subnets),

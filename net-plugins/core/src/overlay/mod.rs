@@ -42,6 +42,9 @@ pub struct OverlayPort {
     /// Whether broadcasts, multicasts and frames to unknown addresses leave for the other hosts.
     #[serde(default)]
     pub flood: bool,
+    /// Whether nothing of it may come in or leave in clear. The port is one of encrypted networks alone, then.
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 impl OverlayPort {
@@ -53,16 +56,17 @@ impl OverlayPort {
     /// Whether `other` is the same network with this host in another place, or with other choices that its containers do
     /// not notice: it may become the other without being made anew.
     pub(crate) fn is_same_network(&self, other: &Self) -> bool {
-        let Self { vni, port, local: _, mtu: _, mac: _, addresses: _, flood: _ } = self;
+        let Self { vni, port, local: _, mtu: _, mac: _, addresses: _, flood: _, encrypted: _ } = self;
         *vni == other.vni && *port == other.port
     }
 }
 
 impl fmt::Display for OverlayPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vni, port, local, mtu, mac, addresses: _, flood } = self;
+        let Self { vni, port, local, mtu, mac, addresses: _, flood, encrypted } = self;
         write!(f, "vni {vni} port {port} from {local} mac {mac} mtu {mtu}")?;
-        f.write_str(if *flood { " flood on" } else { " flood off" })
+        f.write_str(if *flood { " flood on" } else { " flood off" })?;
+        f.write_str(if *encrypted { " encrypted" } else { "" })
     }
 }
 

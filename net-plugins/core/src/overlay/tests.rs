@@ -20,6 +20,7 @@ fn port() -> OverlayPort {
         mac: "0a:00:00:00:00:05".parse().unwrap(),
         addresses: ["10.200.0.5/24".parse().unwrap(), "fd00:200::5/64".parse().unwrap()].into(),
         flood: false,
+        encrypted: false,
     }
 }
 
@@ -302,4 +303,24 @@ fn a_plan_that_fails_at_any_step_leaves_no_link() {
         }
         assert_eq!(kernel.there, BTreeSet::new(), "failed at {fails_at}");
     }
+}
+
+#[test]
+fn an_encrypted_network_is_kept_from_clear_before_its_device_is_there() {
+    let encrypted = OverlayPort { port: 4799, encrypted: true, ..port() };
+    let (plan, record) =
+        planned(&NetworkSpec { overlay: Some(encrypted), ..spec() }, &Observed::default()).unwrap();
+    let place = |which: fn(&Step) -> bool| plan.steps().iter().position(which).unwrap();
+    let kept =
+        place(|step| matches!(step, Step::ElementsAdd(all) if all.contains(&Element::EncryptedPort(4799))));
+    assert!(kept < place(|step| matches!(step, Step::VxlanAdd { .. })), "{plan}");
+    assert!(plan.to_string().contains(" encrypted"), "{plan}");
+    assert!(elements::of_network(&record).contains(&Element::EncryptedPort(4799)));
+    let old: OverlayPort = serde_json::from_value({
+        let mut value = serde_json::to_value(port()).unwrap();
+        value.as_object_mut().unwrap().remove("encrypted");
+        value
+    })
+    .unwrap();
+    assert_eq!(old, port(), "a record of an earlier version");
 }

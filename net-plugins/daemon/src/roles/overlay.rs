@@ -10,6 +10,6 @@ use crate::context::Context;
 pub(crate) async fn run(context: Context) -> Result<()> {
     let socket = context.socket_at(&context.dirs.run.join(SOCKET))?;
     let stopped = context.stopped();
-    agent::run(&context.dirs, context.lost_node_after, socket, || context.ready(), stopped).await?;
+    agent::run(&context.dirs, context.overlay, socket, || context.ready(), stopped).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use nftables::stmt::NATFamily;
 use nftables::types::{NfChainType, NfHook};
 
 use super::expr::*;
-use super::{ChainDef, MARK_MASK, MARK_VALUE};
+use super::{CLEAR_IN, CLEAR_OUT, ChainDef, MARK_MASK, MARK_VALUE};
 use crate::schema::*;
 
 /// What differs between the rules of the two families.
@@ -93,7 +93,10 @@ impl Fam {
 
 pub(super) fn chains() -> Vec<ChainDef> {
     let families = [Fam::v4(), Fam::v6()];
-    let mut chains = vec![raw_pre(&families), raw_out(&families), nat_lookup(&families)];
+    // A packet passes the first twice, encrypted and decrypted: ESP in transport mode begins anew (`xfrm4_transport_finish`).
+    let clear_in = ChainDef::base(CLEAR_IN, NfChainType::Filter, NfHook::Prerouting, -300);
+    let clear_out = ChainDef::base(CLEAR_OUT, NfChainType::Filter, NfHook::Output, -300);
+    let mut chains = vec![raw_pre(&families), raw_out(&families), clear_in, clear_out, nat_lookup(&families)];
     let mut nat_pre = ChainDef::base("nat_pre", NfChainType::NAT, NfHook::Prerouting, -100);
     let mut nat_out = ChainDef::base("nat_out", NfChainType::NAT, NfHook::Output, -100);
     // A flow from ::1 leaves, but the kernel delivers no answer from a link to ::1: there is no route_localnet for IPv6.

@@ -4,9 +4,10 @@
 //! (see [`crate::Element`]). Laying it again adds what is missing and refills every chain in one transaction, keeping
 //! the elements, so no packet is ever judged by half of it.
 //!
-//! One rule is not in here: nft 1.0.6 has no words for a neighbour advertisement's target inside a concatenation. The
-//! chain `advertised` is made here and filled by [`crate::lay`] with a message of its own; while it is empty, neighbour
-//! advertisements of guarded ports are dropped, not trusted.
+//! Three rules are not in here. nft 1.0.6 has no words for a neighbour advertisement's target inside a concatenation, and
+//! not every kernel can tell a decrypted packet. The chains [`ADVERTISED`], [`CLEAR_IN`] and [`CLEAR_OUT`] are made here
+//! and filled by [`crate::lay`] with messages of its own, before the marker lets any element in; while the first is empty,
+//! neighbour advertisements of guarded ports are dropped, not trusted.
 
 mod bridge;
 mod expr;
@@ -30,8 +31,11 @@ pub const MARK_MASK: u32 = 0x00f0_0000;
 /// What those bits are on a packet that berth accepts.
 pub const MARK_VALUE: u32 = 0x00b0_0000;
 
-/// The chain that [`crate::lay`] fills by itself. See the module's page.
+/// The chains that [`crate::lay`] fills by itself. See the module's page.
 pub(crate) const ADVERTISED: &str = "advertised";
+pub(crate) const CLEAR_IN: &str = "clear_in";
+pub(crate) const CLEAR_OUT: &str = "clear_out";
+const FILLED_APART: [&str; 3] = [ADVERTISED, CLEAR_IN, CLEAR_OUT];
 
 /// A chain and its rules.
 struct ChainDef {
@@ -96,7 +100,7 @@ fn render() -> Nftables<'static> {
         for chain in &chains {
             batch.add(NfListObject::Chain(chain_object(table, chain)));
         }
-        for chain in chains.iter().filter(|chain| chain.name != ADVERTISED) {
+        for chain in chains.iter().filter(|chain| !FILLED_APART.contains(&chain.name)) {
             batch.add_cmd(NfCmd::Flush(FlushObject::Chain(Chain {
                 hook: None,
                 ..plain_chain(table, chain.name)
@@ -126,7 +130,7 @@ pub(crate) fn marker_set() -> &'static SetDef {
     static MARKER: OnceLock<SetDef> = OnceLock::new();
     let name = NAME.get_or_init(|| {
         let script = script().unwrap_or_default();
-        let hash = berth_types::fnv64([script.as_str(), crate::lay::TARGET_RULE_VERSION]);
+        let hash = berth_types::fnv64([script.as_str(), crate::own_rules::OWN_RULES_VERSION]);
         format!("{MARKER_PREFIX}{hash:016x}")
     });
     MARKER.get_or_init(|| SetDef {

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use berth_core::Chain;
-use berth_types::NetworkName;
 
 use super::AgentError;
 use super::command::Reply;
 use super::networks::{After, Claimed, attached_here};
 use super::state::{Agent, answer};
 use crate::create::{self, Surroundings};
-use crate::encryption;
 use crate::model::OverlayNetwork;
 use crate::shared;
 use crate::wire::{AskNetwork, NewNetwork, Refusal, RefusalCode, ShareNetwork};
@@ -92,8 +90,10 @@ impl Agent {
 
     /// The record that a network would be created with.
     async fn proposal(&mut self, new: &NewNetwork) -> Result<Result<OverlayNetwork, Refusal>, AgentError> {
-        if new.encrypted {
-            return Ok(Err(self.cannot_encrypt(&new.name).await?));
+        if new.encrypted
+            && let Some(refusal) = self.cannot_encrypt(&new.name).await?
+        {
+            return Ok(Err(refusal));
         }
         let used = self.with(|hands| hands.berth().prefixes_in_use()).await?;
         let Some(link) = &self.link else { return Ok(Err(Refusal::not_joined())) };
@@ -118,19 +118,5 @@ impl Agent {
             Claimed::Created(Box::new(record), created, after)
         });
         Ok(())
-    }
-
-    /// Why this node has no part in an encrypted network.
-    pub(super) async fn cannot_encrypt(&mut self, name: &NetworkName) -> Result<Refusal, AgentError> {
-        let probed = name.clone();
-        let text = match self.with(move |_| encryption::probe(&probed)).await? {
-            Err(err) => Chain(&err).to_string(),
-            Ok(()) => {
-                format!(
-                    "network `{name}` cannot be encrypted: this version of berth does not lay encryption yet"
-                )
-            }
-        };
-        Ok(Refusal::new(RefusalCode::Unsupported, text))
     }
 }

@@ -14,6 +14,7 @@ use berth_types::{AttachmentKey, NetworkName, NodeName};
 use super::elsewhere::Recorded;
 use super::local::{self, Me};
 use crate::cluster::{EntryKey, Revision};
+use crate::encryption::Esp;
 use crate::entries::{Entries, Holder, Touched};
 use crate::joined::Joined;
 use crate::membership::Membership;
@@ -28,6 +29,7 @@ pub(super) struct Hands {
     berth: Berth,
     netlink: Netlink,
     networks: BTreeMap<NetworkName, Entries>,
+    esp: Esp,
 }
 
 /// What the records say at the start.
@@ -41,6 +43,7 @@ pub(super) struct Loaded {
 /// What has changed of a network, for the kernel.
 #[derive(Debug, Default)]
 pub(super) struct KernelChange {
+    /// Where frames for them go, of this network.
     pub(super) nodes: Vec<(NodeName, Option<IpAddr>)>,
     pub(super) addresses: Vec<(IpAddr, Option<Holder>)>,
     pub(super) floods: Option<bool>,
@@ -59,11 +62,17 @@ pub(super) struct Work {
 
 impl Hands {
     pub(super) fn open(dirs: &Dirs) -> Result<Self, CoreError> {
-        Ok(Self { berth: Berth::open(dirs)?, netlink: Netlink::open()?, networks: BTreeMap::new() })
+        let berth = Berth::open(dirs)?;
+        let esp = Esp::new(dirs.run.clone(), berth.boot().clone());
+        Ok(Self { berth, netlink: Netlink::open()?, networks: BTreeMap::new(), esp })
     }
 
     pub(super) fn berth(&mut self) -> &mut Berth {
         &mut self.berth
+    }
+
+    pub(super) fn esp(&mut self) -> &mut Esp {
+        &mut self.esp
     }
 
     /// Reads what was written by an earlier agent, or by whoever joined the cluster.

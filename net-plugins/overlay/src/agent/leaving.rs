@@ -55,7 +55,7 @@ impl Agent {
         Ok(match self.with(move |hands| hands.let_go(&leaving)).await? {
             Ok(true) => {
                 tracing::info!(network = %name, "no engine of this node has it any more; this node has left it");
-                self.forget(name);
+                self.forget(name).await?;
                 self.publish(None);
                 self.tend_soon();
                 Ok(())
@@ -69,13 +69,17 @@ impl Agent {
     }
 
     /// A network is no more on this node.
-    pub(super) fn forget(&mut self, name: &NetworkName) {
-        self.joined.remove(name);
+    pub(super) async fn forget(&mut self, name: &NetworkName) -> Result<(), AgentError> {
+        let was_encrypted = self.joined.remove(name).is_some_and(|joined| joined.overlay.encrypted);
         self.troubles.remove(name);
         self.narrow.remove(name);
         self.tended.remove(name);
         self.elsewhere.forget_network(name);
         self.wanted.retain(|key, _| !is_of(key, name));
+        if was_encrypted {
+            self.encrypt(false).await?;
+        }
+        Ok(())
     }
 
     /// Has given back what this node still has in the cluster of networks that it is not on.

@@ -15,6 +15,7 @@
 mod command;
 mod creating;
 pub mod elsewhere;
+mod encrypt;
 mod hands;
 mod leaving;
 pub mod local;
@@ -41,6 +42,7 @@ use berth_store::Dirs;
 use tokio::sync::{mpsc, oneshot};
 
 pub use berth_ipam::blocks::LOST_AFTER;
+pub use encrypt::KEY_PERIOD;
 pub use publish::{Acknowledged, Write, due};
 pub use session::LEASE;
 pub use silence::{GRACE, Silence};
@@ -70,15 +72,23 @@ pub enum AgentError {
     Thread(String),
 }
 
-/// Runs until `stop`. `ready` is called when it answers. `lost_after` is how long another node may be silent until it is taken to
-/// be lost for ever ([`LOST_AFTER`]).
+/// What can be chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long another node may be silent until it is taken to be lost for ever ([`LOST_AFTER`]).
+    pub lost_after: Duration,
+    /// How long a generation of keys lasts ([`KEY_PERIOD`]); the same on every node.
+    pub key_period: Duration,
+}
+
+/// Runs until `stop`. `ready` is called when it answers.
 ///
 /// # Errors
 ///
 /// The records, the kernel or the socket cannot be used at all. What fails later is said and tried again.
 pub async fn run(
     dirs: &Dirs,
-    lost_after: Duration,
+    settings: Settings,
     socket: Socket,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()> + Send + 'static,
@@ -91,7 +101,7 @@ pub async fn run(
     };
     // The socket first: what is written before is read at the start, what is written later is told.
     let served = tokio::spawn(serve_router(socket, socket::router(commands), closing));
-    let mut agent = Agent::start(dirs, lost_after, queue).await?;
+    let mut agent = Agent::start(dirs, settings, queue).await?;
     ready();
     let outcome = agent.run(stop).await;
     let hands = agent.hands.take();

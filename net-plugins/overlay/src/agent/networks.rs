@@ -64,11 +64,10 @@ impl Agent {
         }
         match (self.view.network(&name).and_then(|network| network.record().cloned()), create) {
             // Whoever created it may know how; in clear it is never joined.
-            (Some(record), _) if record.encrypted => {
-                let refusal = self.cannot_encrypt(&name).await?;
-                answer(reply, Err(refusal));
-            }
-            (Some(record), _) => self.get_room(&record, Need::Room, reply),
+            (Some(record), _) => match self.cannot_take(&record).await? {
+                Some(refusal) => answer(reply, Err(refusal)),
+                None => self.get_room(&record, Need::Room, reply),
+            },
             (None, Some(new)) => self.begin_creating(new, After::Join(reply)).await?,
             (None, None) => self.awaited.push((name, Instant::now() + BEHIND, reply)),
         }
@@ -223,6 +222,9 @@ impl Agent {
         }
         // Declared: from here on it is this node's, and what is missing in the kernel is put right in each round.
         self.joined.insert(name.clone(), joined.clone());
+        if joined.overlay.encrypted {
+            self.encrypt(false).await?;
+        }
         self.lay(joined, entries).await?;
         self.read_wanted().await?;
         self.publish(None);
@@ -241,29 +243,40 @@ impl Agent {
             let Some(turn) = delta.record.as_ref().filter(|_| self.joined.contains_key(name)) else {
                 continue;
             };
-            if turn.after.is_none() {
-                self.leave(name).await?;
+            match (&turn.before, &turn.after) {
+                (_, None) => self.leave(name).await?,
+                (before, Some(after)) => {
+                    if before.as_ref().is_none_or(|before| before.encrypted != after.encrypted) {
+                        self.turned(name).await?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
     /// Takes a network off this node that is no more in the cluster, unless somebody is attached to it.
-    async fn leave(&mut self, name: &NetworkName) -> Result<(), AgentError> {
+    pub(super) async fn leave(&mut self, name: &NetworkName) -> Result<(), AgentError> {
+        if !self.leave_unless_used(name).await? {
+            let text = "the cluster has it no more, and containers are attached to it here".to_owned();
+            tracing::error!(network = %name, text);
+            self.troubles.insert(name.clone(), text);
+        }
+        Ok(())
+    }
+
+    /// Takes a network off this node, unless somebody is attached to it: then it is `false`.
+    pub(super) async fn leave_unless_used(&mut self, name: &NetworkName) -> Result<bool, AgentError> {
         let leaving = name.clone();
         match self.with(move |hands| hands.leave(&leaving)).await? {
-            Ok(true) => self.forget(name),
-            Ok(false) => {
-                let text = "the cluster has it no more, and containers are attached to it here".to_owned();
-                tracing::error!(network = %name, text);
-                self.troubles.insert(name.clone(), text);
-            }
+            Ok(true) => self.forget(name).await?,
+            Ok(false) => return Ok(false),
             Err(err) => {
                 tracing::error!(network = %name, error = %Chain(&err), "not taken off this node");
                 self.troubles.insert(name.clone(), Chain(&err).to_string());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Networks that somebody waits for may be there by now.

@@ -11,12 +11,13 @@ use berth_types::{NetworkName, fnv64};
 use tokio::sync::watch;
 
 use super::elsewhere::Recorded;
+use super::encrypt::reach;
 use super::hands::{Hands, KernelChange, Work};
 use super::session::{FromCluster, Session};
 use super::state::{Agent, Link};
 use super::{AgentError, elsewhere};
 use crate::cluster::{ClusterError, EntryKey};
-use crate::entries::{Entries, Holder, vtep_of};
+use crate::entries::{Entries, Holder};
 use crate::joined::Joined;
 use crate::membership::Membership;
 use crate::model::{Occupant, OverlayAttachment};
@@ -38,7 +39,7 @@ impl Agent {
         let Some(membership) = loaded.membership else {
             self.link = None;
             self.view = View::default();
-            return Ok(());
+            return self.retire(None).await;
         };
         if self.link.as_ref().is_some_and(|link| link.membership == membership) {
             return Ok(());
@@ -51,8 +52,9 @@ impl Agent {
             self.unlinked = Some("no address of this host leads to other hosts".to_owned());
             return Ok(());
         };
-        let node = membership.node(&self.boot, &underlay);
         // The kernel first, by what was last seen: it does not wait for a cluster that may be away.
+        self.encrypt_as(&membership, underlay.vtep(), false).await?;
+        let node = self.node_now(&membership, &underlay);
         self.lay_all(&membership, underlay.vtep()).await?;
         match membership.connect(|| self.view.listing()).await {
             Ok(cluster) => {
@@ -108,8 +110,11 @@ impl Agent {
     /// What the kernel is to hold of a network, by the view.
     pub(super) fn entries(&self, membership: &Membership, joined: &Joined, local: IpAddr) -> Entries {
         let mut entries = Entries::new(membership.name.clone(), joined.overlay.flood);
+        if self.is_cut_off(joined) {
+            return entries;
+        }
         for (name, node) in self.view.nodes() {
-            entries.node(name, node.node().and_then(|node| vtep_of(node, local)));
+            entries.node(name, node.node().and_then(|node| reach(node, local, joined.overlay.encrypted)));
         }
         let network = self.view.everything_of(&joined.declaration.name);
         for (address, attachment) in network.into_iter().flat_map(crate::view::NetworkView::believed) {
@@ -222,6 +227,10 @@ impl Agent {
         let mut work = Work { note, kernel: self.kernel_changes(&deltas), ..Work::default() };
         self.name_changes(&deltas, now, &mut work);
         self.recorded(&work);
+        if !deltas.nodes.is_empty() {
+            // Before anything leads to them.
+            self.encrypt(false).await?;
+        }
         let reports = self.with(move |hands| hands.work(work)).await?;
         self.reported(reports, false);
         if !deltas.nodes.is_empty() {
@@ -249,10 +258,12 @@ impl Agent {
 
     fn kernel_changes(&self, deltas: &Deltas) -> BTreeMap<NetworkName, KernelChange> {
         let Some(local) = self.link.as_ref().and_then(Link::local) else { return BTreeMap::new() };
-        let vtep = |turn: &Turn<NodeView>| vtep_of(turn.after.as_ref()?.node()?, local);
-        let nodes: Vec<_> = deltas.nodes.iter().map(|(name, turn)| (name.clone(), vtep(turn))).collect();
+        let vtep = |turn: &Turn<NodeView>, encrypted| reach(turn.after.as_ref()?.node()?, local, encrypted);
         let mut changes = BTreeMap::new();
-        for name in self.joined.keys() {
+        for (name, joined) in self.joined.iter().filter(|(_, joined)| !self.is_cut_off(joined)) {
+            let nodes = deltas.nodes.iter();
+            let nodes: Vec<_> =
+                nodes.map(|(name, turn)| (name.clone(), vtep(turn, joined.overlay.encrypted))).collect();
             let delta = deltas.networks.get(name);
             let addresses = delta.into_iter().flat_map(|delta| &delta.addresses);
             let addresses: Vec<_> =
@@ -260,7 +271,7 @@ impl Agent {
             let record = delta.and_then(|delta| delta.record.as_ref()?.after.as_ref());
             let floods = record.map(|record| record.flood);
             if !nodes.is_empty() || !addresses.is_empty() || floods.is_some() {
-                changes.insert(name.clone(), KernelChange { nodes: nodes.clone(), addresses, floods });
+                changes.insert(name.clone(), KernelChange { nodes, addresses, floods });
             }
         }
         changes
@@ -335,10 +346,12 @@ impl Agent {
             self.load().await?;
         }
         self.look_at_underlay().await?;
+        let encrypts = self.encrypt(true).await?;
         let reports = self.with(Hands::round).await?;
-        let failed = reports.iter().any(|(_, report)| report.is_err());
+        let failed = reports.iter().any(|(_, report)| report.is_err()) || !encrypts;
         self.reported(reports, true);
         self.look_at_ways().await?;
+        self.leave_cut_off().await?;
         self.read_wanted().await?;
         self.refused.clear();
         self.publish(None);
@@ -357,7 +370,7 @@ impl Agent {
     async fn look_at_underlay(&mut self) -> Result<(), AgentError> {
         let Some(membership) = self.link.as_ref().map(|link| link.membership.clone()) else { return Ok(()) };
         let Some(underlay) = self.underlay(&membership).await? else { return Ok(()) };
-        let node = membership.node(&self.boot, &underlay);
+        let node = self.node_now(&membership, &underlay);
         let Some(link) = &mut self.link else { return Ok(()) };
         let changed = link.node.send_if_modified(|now| {
             let changed = *now != node;
@@ -366,6 +379,7 @@ impl Agent {
         });
         if changed {
             tracing::warn!(vtep = ?underlay.vtep(), mtu = underlay.mtu, "this node has another address or link");
+            self.encrypt(false).await?;
             self.lay_all(&membership, underlay.vtep()).await?;
         }
         Ok(())

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::AgentError;
 use super::command::{Command, Reply};
 use super::elsewhere::Recorded;
+use super::encrypt::Standing;
 use super::hands::Hands;
 use super::local::Me;
 use super::networks::Claimed;
@@ -24,6 +24,7 @@ use super::session::{FromCluster, Session};
 use super::silence::Silence;
 use super::tend::Need;
 use super::watcher::Watcher;
+use super::{AgentError, Settings};
 use crate::blocks::Tended;
 use crate::cluster::{Cluster, ClusterError, EntryKey};
 use crate::joined::Joined;
@@ -41,8 +42,7 @@ pub(super) const TEND: Duration = Duration::from_secs(10);
 /// The agent.
 pub(super) struct Agent {
     pub(super) dirs: Dirs,
-    /// How long another node may be silent until what it has is given back.
-    pub(super) lost_after: Duration,
+    pub(super) settings: Settings,
     pub(super) commands: mpsc::Receiver<Command>,
     /// Away while a job has them.
     pub(super) hands: Option<Hands>,
@@ -56,6 +56,8 @@ pub(super) struct Agent {
     pub(super) view: View,
     pub(super) silence: Silence,
     pub(super) joined: BTreeMap<NetworkName, Joined>,
+    /// Encryption of networks.
+    pub(super) standing: Standing,
     /// What is wrong with a network here.
     pub(super) troubles: BTreeMap<NetworkName, String>,
     /// What a network's packets do not fit through, as of the last round.
@@ -125,6 +127,8 @@ enum Event {
     Claimed(Claimed),
     Links,
     Round,
+    /// A generation of keys is over.
+    Turn,
     Tend,
     /// A deadline of somebody who waits, or of a silent node's names.
     Deadline,
@@ -134,7 +138,7 @@ enum Event {
 impl Agent {
     pub(super) async fn start(
         dirs: &Dirs,
-        lost_after: Duration,
+        settings: Settings,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, AgentError> {
         let watcher = Watcher::start()?;
@@ -148,7 +152,7 @@ impl Agent {
         let now = Instant::now();
         let mut agent = Self {
             dirs: dirs.clone(),
-            lost_after,
+            settings,
             commands,
             hands: Some(hands),
             boot,
@@ -160,6 +164,7 @@ impl Agent {
             view: View::default(),
             silence: Silence::default(),
             joined: BTreeMap::new(),
+            standing: Standing::default(),
             troubles: BTreeMap::new(),
             narrow: BTreeMap::new(),
             elsewhere: Recorded::default(),
@@ -191,6 +196,7 @@ impl Agent {
             let event = {
                 let round = tokio::time::Instant::now() + self.rounds.wait(self.began.elapsed());
                 let deadline = self.next_deadline().map(tokio::time::Instant::from_std);
+                let turn = self.standing.turns_at.map(tokio::time::Instant::from_std);
                 let told = async {
                     match &mut self.link {
                         Some(link) => link.told.recv().await,
@@ -211,6 +217,7 @@ impl Agent {
                         Err(err) => return Err(AgentError::Thread(err.to_string())),
                     },
                     () = self.watcher.heard() => Event::Links,
+                    () = at(turn) => Event::Turn,
                     () = sleep_until(round) => Event::Round,
                     () = sleep_until(tokio::time::Instant::from_std(self.tend_at)) => Event::Tend,
                     () = at(deadline) => Event::Deadline,
@@ -225,9 +232,13 @@ impl Agent {
                 Event::Written(write, outcome) => self.written(write, outcome),
                 Event::Claimed(claimed) => self.claimed(claimed).await?,
                 Event::Links => {
-                    let news = self.watcher.news();
+                    let (news, encryption) = self.watcher.news();
                     self.rounds.heard(self.began.elapsed(), news);
+                    if encryption {
+                        self.encrypt(true).await?;
+                    }
                 }
+                Event::Turn => drop(self.encrypt(false).await?),
                 Event::Round => self.round().await?,
                 Event::Tend => self.tend(),
                 Event::Deadline => self.deadlines().await?,

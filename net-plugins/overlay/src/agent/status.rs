@@ -55,7 +55,8 @@ impl Agent {
                 })
                 .collect(),
             narrow: self.narrow.get(name).into_iter().flatten().map(ToString::to_string).collect(),
-            trouble: self.troubles.get(name).cloned(),
+            trouble: self.encryption_trouble(joined).or_else(|| self.troubles.get(name).cloned()),
+            encrypted: self.encryption_view(name, joined),
         }
     }
 

@@ -117,7 +117,8 @@ impl Agent {
     fn forget_lost_nodes(&mut self, now: Instant) {
         let Some(link) = &self.link else { return };
         let silent: BTreeMap<NodeName, Duration> = self.silence.all(now).collect();
-        for (name, epoch) in lost_nodes(&self.view, &link.membership.name, &silent, self.lost_after) {
+        for (name, epoch) in lost_nodes(&self.view, &link.membership.name, &silent, self.settings.lost_after)
+        {
             let cluster = Arc::clone(&link.cluster);
             self.claims.spawn(async move {
                 match cluster.remove_node(&name, Removal::Lost { epoch }).await {

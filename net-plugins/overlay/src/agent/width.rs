@@ -13,7 +13,7 @@ use super::AgentError;
 use super::state::{Agent, Link};
 use crate::entries::vtep_of;
 use crate::model::Node;
-use crate::mtu::{MtuFault, Way, faults};
+use crate::mtu::{Cover, MtuFault, Way, faults};
 
 /// Tunnel ends of other nodes.
 type Peers = BTreeMap<NodeName, IpAddr>;
@@ -64,6 +64,7 @@ impl Agent {
     fn narrow_of(&self, name: &NetworkName, local: IpAddr, ways: &[Way]) -> Vec<MtuFault> {
         let Some(joined) = self.joined.get(name) else { return Vec::new() };
         let own = self.link.as_ref().map(|link| link.node.borrow().clone());
-        faults(joined.overlay.mtu, local, ways, self.others(name).chain(own.as_ref()))
+        let size = (joined.overlay.mtu, Cover::of(joined.overlay.encrypted));
+        faults(size, local, ways, self.others(name).chain(own.as_ref()))
     }
 }

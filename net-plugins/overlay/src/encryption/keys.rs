@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use berth_netlink::xfrm::EspKey;
 use berth_types::NodeName;
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -17,7 +18,7 @@ const FIRST_SPI: u32 = 256;
 /// Separates these keys from all others that are ever made of the same secrets.
 const DOMAIN: &[u8] = b"berth overlay esp 1";
 
-/// A node's X25519 secret. It never leaves the node.
+/// A node's X25519 secret, of one boot or less. It never leaves the node.
 #[derive(Clone)]
 pub struct Secret(StaticSecret);
 
@@ -35,18 +36,36 @@ impl Secret {
 
     /// What the node's record says: the public half as hexadecimal digits.
     pub fn public_text(&self) -> String {
-        PublicKey::from(&self.0).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        digits(PublicKey::from(&self.0).as_bytes())
+    }
+
+    /// The public half.
+    pub fn public(&self) -> [u8; 32] {
+        PublicKey::from(&self.0).to_bytes()
+    }
+
+    /// All of it as hexadecimal digits, for the file that an agent started anew reads it from.
+    pub(super) fn kept_text(&self) -> String {
+        digits(self.0.as_bytes())
+    }
+
+    /// What [`Secret::kept_text`] wrote.
+    pub(super) fn of_kept(text: &str) -> Option<Self> {
+        key_of(text).map(Self::new)
     }
 }
 
-/// A node as far as keys are made of it.
+fn digits(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A node as far as keys are made of it. Its epoch is not: what begins anew with a boot is its key, and a node that joins anew
+/// without one goes on with the states that its peers have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its name.
     pub name: NodeName,
-    /// Its life: it grows each time it joins anew, and its states begin anew with it.
-    pub epoch: u64,
-    /// Its public key.
+    /// Its public key, another in each of its lives.
     pub public: [u8; 32],
 }
 
@@ -59,7 +78,7 @@ impl Member {
     pub fn of(node: &Node) -> Result<Self, EncryptionError> {
         let text = node.public_key.as_ref().ok_or_else(|| EncryptionError::NoKey(node.name.clone()))?;
         let public = key_of(text).ok_or_else(|| EncryptionError::BadKey(node.name.clone()))?;
-        Ok(Self { name: node.name.clone(), epoch: node.epoch, public })
+        Ok(Self { name: node.name.clone(), public })
     }
 }
 
@@ -73,26 +92,14 @@ fn key_of(text: &str) -> Option<[u8; 32]> {
     bytes.try_into().ok()
 }
 
-/// The key of one direction: 16 bytes of AES key and 4 of salt, as the kernel takes them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key([u8; 20]);
-
-impl Key {
-    /// The bytes, for the kernel alone.
-    pub fn bytes(&self) -> &[u8; 20] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
-
 /// The keys from `here` to `there` and from `there` to `here`, of one generation. `secret` is `here`'s. Nothing where `there`'s
 /// public key is one of the few that give every secret the same result (RFC 7748, section 6.1).
-pub fn pair_keys(secret: &Secret, here: &Member, there: &Member, generation: u32) -> Option<(Key, Key)> {
+pub fn pair_keys(
+    secret: &Secret,
+    here: &Member,
+    there: &Member,
+    generation: u32,
+) -> Option<(EspKey, EspKey)> {
     let shared = secret.0.diffie_hellman(&PublicKey::from(there.public));
     if !shared.was_contributory() {
         return None;
@@ -101,10 +108,10 @@ pub fn pair_keys(secret: &Secret, here: &Member, there: &Member, generation: u32
     Some((direction(&kdf, here, there, generation)?, direction(&kdf, there, here, generation)?))
 }
 
-fn direction(kdf: &Hkdf<Sha256>, from: &Member, to: &Member, generation: u32) -> Option<Key> {
+fn direction(kdf: &Hkdf<Sha256>, from: &Member, to: &Member, generation: u32) -> Option<EspKey> {
     let mut key = [0; 20];
     kdf.expand(&context("key", from, to, generation, 0), &mut key).ok()?;
-    Some(Key(key))
+    Some(EspKey(key))
 }
 
 /// What a result is for. Lengths come first, so that no two purposes have one text.
@@ -114,7 +121,6 @@ fn context(what: &str, from: &Member, to: &Member, generation: u32, attempt: u32
         let name = member.name.as_str().as_bytes();
         context.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
         context.extend_from_slice(name);
-        context.extend_from_slice(&member.epoch.to_be_bytes());
         context.extend_from_slice(&member.public);
     }
     context.extend_from_slice(&generation.to_be_bytes());
@@ -125,8 +131,8 @@ fn context(what: &str, from: &Member, to: &Member, generation: u32, attempt: u32
 /// The numbers by which a node tells what comes in, by sender.
 pub type Spis = BTreeMap<NodeName, u32>;
 
-/// The numbers of the states of one generation that come in at `to`: each sender's another, and none as of the generation
-/// before or after. Every node that knows the same `members` works out the same, so the numbers need not be told; they are no
+/// The numbers of the states of one generation that come in at `to`: each sender's another, and none as of the three
+/// generations before or after. Every node that knows the same `members` works out the same, so the numbers need not be told; they are no
 /// secret.
 pub fn spis(to: &Member, members: &[Member], generation: u32) -> Spis {
     let mut numbers = BTreeMap::new();
@@ -143,11 +149,11 @@ pub fn spis(to: &Member, members: &[Member], generation: u32) -> Spis {
 }
 
 fn spi(from: &Member, to: &Member, generation: u32, attempt: u32) -> u32 {
-    /// Two generations are in use at once; this bit tells them apart.
-    const HALF: u32 = 1 << 31;
+    /// Three generations are in use at once, and a fourth while one is exchanged; the two top bits tell them apart.
+    const QUARTER: u32 = 1 << 30;
     let mut bytes = [0; 4];
     let kdf = Hkdf::<Sha256>::new(Some(DOMAIN), b"spi");
     // Four bytes are not too many to ask for.
     let _ = kdf.expand(&context("spi", from, to, generation, attempt), &mut bytes);
-    (generation & 1) * HALF + FIRST_SPI + u32::from_be_bytes(bytes) % (HALF - FIRST_SPI)
+    (generation & 3) * QUARTER + FIRST_SPI + u32::from_be_bytes(bytes) % (QUARTER - FIRST_SPI)
 }

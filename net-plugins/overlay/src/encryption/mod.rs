@@ -1,22 +1,28 @@
-//! Encryption between nodes, as a plan: which keys, which states, and in which order. It is carried out only where the kernel
-//! can ([`probe`]); elsewhere a network that asks for it is refused, and never made without.
+//! Encryption between nodes: which keys, which states, and in which order. It is done only where the kernel can ([`probe`]);
+//! elsewhere a network that asks for it is refused, and never made without.
 //!
 //! - Each pair of nodes has two keys, one for each direction, made of what their X25519 keys share (RFC 7748) by HKDF-SHA-256
-//!   (RFC 5869) over both names, both epochs and the generation (`keys`). No key serves two pairs, two directions or two lives
-//!   of a node.
+//!   (RFC 5869) over both names, both public keys and the generation (`keys`). No key serves two pairs, two directions or two
+//!   lives of a node.
 //! - The cipher is AES-128-GCM with 128 bits of integrity check (RFC 4106), extended sequence numbers and a replay window.
-//! - What must not come in or leave in clear is dropped before the first state is made, and until after the last is gone
-//!   ([`Step`]).
-//! - New states come in everywhere before anybody sends by them ([`rotation`]).
+//! - What must not come in or leave in clear is kept from it before the first state is made, and until after the last is gone
+//!   ([`steps`]); by policies, and by the ruleset beside them ([`berth_core::overlay::OverlayPort::encrypted`]).
+//! - New states come in everywhere before anybody sends by them: generations are periods of the clock, and the one before and the
+//!   one after are taken, too ([`Generation`]).
+//! - A counter never begins anew under an old key (`ring`).
 
+mod esp;
 mod keys;
 mod plan;
+mod ring;
 
 use berth_netlink::{NetlinkError, xfrm};
 use berth_types::NetworkName;
 
-pub use keys::{Key, Member, Secret, Spis, pair_keys, spis};
-pub use plan::{Direction, Generation, Network, Peer, State, Step, establish, retire, rotation};
+pub use esp::{Circle, Esp, EspError, Kept};
+pub use keys::{Member, Secret, Spis, pair_keys, spis};
+pub use plan::{Generation, Held, Peer, Step, desired, steps};
+pub use ring::Ring;
 
 /// Why a network is not encrypted; and so why it is not here.
 #[derive(Debug, thiserror::Error)]

@@ -9,11 +9,9 @@ use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 
+use super::{ESP, NETLINK_XFRM};
 use crate::error::NetlinkError;
 use crate::sandbox::Sandbox;
-
-/// `NETLINK_XFRM` of linux/netlink.h.
-const NETLINK_XFRM: isize = 6;
 
 /// `XFRM_MSG_NEWSA` and `XFRMA_ALG_AEAD` of linux/xfrm.h.
 const NEW_STATE: u16 = 0x10;
@@ -68,7 +66,6 @@ fn try_state() -> io::Result<Option<Errno>> {
 /// xfrm_usersa_info` and one attribute, `struct xfrm_algo_aead`.
 fn request() -> Vec<u8> {
     const V4: u16 = 2;
-    const ESP: u8 = 50;
     let mut state = vec![0_u8; 224];
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(field) = state.get_mut(at..at + bytes.len()) {

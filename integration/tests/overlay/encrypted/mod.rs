@@ -1,0 +1,33 @@
+//! Encrypted networks: carried where the kernel has ESP with AES-GCM, and refused by name elsewhere.
+//!
+//! Each test in [`carried`] and [`kept`] does one or the other, by what the kernel can that it runs on. The machine's may not;
+//! so all of them run once more on Debian's, and there they have to carry.
+
+mod carried;
+mod kept;
+mod stage;
+
+use std::time::Duration;
+
+use berth_integration::{is_other_kernel, on_other_kernel};
+
+use self::stage::CARRIED;
+
+/// Twenty times as slow as usual, at most.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+#[test]
+fn on_a_kernel_with_esp_encrypted_networks_are_carried() {
+    assert!(!is_other_kernel(), "an emulator in an emulator");
+    let guest = on_other_kernel("_where_the_kernel_can", LIMIT);
+    let carried = guest.output.lines().filter(|line| line.ends_with(CARRIED)).count();
+    println!("{carried} in {:?}", guest.elapsed);
+    assert_eq!(guest.code, Some(0), "after {:?}:\n{}", guest.elapsed, guest.output);
+    assert!(carried > 0 && carried == tests_in(&guest.output), "{carried} carried:\n{}", guest.output);
+}
+
+/// How many tests the harness says that it ran.
+fn tests_in(output: &str) -> usize {
+    let line = output.lines().find_map(|line| line.strip_prefix("running "));
+    line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0)
+}
