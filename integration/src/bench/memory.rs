@@ -12,14 +12,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of process `pid`, by `VmRSS` and `VmHWM` of proc_pid_status(5).
+    /// Of process `pid`: its pages as they are counted one by one (`/proc/PID/smaps_rollup`), and `VmHWM`. The kernel keeps `VmRSS` per
+    /// processor, and it may be off by a megabyte (proc_pid_status(5)).
     pub fn of(pid: u32) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let megabytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let megabytes = |file: &str, name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
             of_kib(line.expect("a process that runs has memory").trim().trim_end_matches(" kB"))
         };
-        Self { settled: megabytes("VmRSS:"), peak: megabytes("VmHWM:") }
+        Self { settled: megabytes("smaps_rollup", "Rss:"), peak: megabytes("status", "VmHWM:") }
     }
 }
 
