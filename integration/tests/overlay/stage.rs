@@ -132,8 +132,13 @@ impl<'s> Node<'s> {
         self.host.dir().join("peers.json")
     }
 
+    /// What the agent says of itself; it may be asked again where everything is slow.
+    #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        self.json("overlay status")
+        eventually(SOON, || {
+            let ran = self.host.berth(["overlay", "status", "--json"]).output();
+            serde_json::from_str(&ran.stdout).map_err(|err| format!("{err}: {ran}"))
+        })
     }
 
     /// Waits until the agent follows the cluster.

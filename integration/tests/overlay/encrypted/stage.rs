@@ -37,6 +37,7 @@ pub(super) struct Pair<'s> {
 
 /// Runs `test` with the encrypted network `secret`, which both nodes may join; where the kernel cannot encrypt, it has to be
 /// refused by name instead.
+#[expect(clippy::print_stdout, reason = "whoever started the other kernel reads it")]
 pub(super) fn encrypted_test(setup: Setup, test: impl FnOnce(&mut Pair<'_>)) {
     let period = setup.period.unwrap_or(86_400).to_string();
     nodes_test_with(2, &["--key-period", &period], |lan, nodes| {

@@ -251,11 +251,9 @@ proptest! {
         for choice in &order {
             let number = choice % peers.len();
             if left[number].is_empty() {
-                // Never more than one before the slowest.
-                if at.iter().any(|other| *other < at[number]) {
-                    continue;
-                }
-                if left.iter().any(|left| !left.is_empty()) && at.iter().any(|other| *other > at[number]) {
+                // Never more than one before the slowest, and who is on its way has not come there.
+                let mut come = at.iter().zip(&left).map(|(at, left)| at - u32::from(!left.is_empty()));
+                if come.any(|other| other < at[number]) {
                     continue;
                 }
                 at[number] += 1;
