@@ -10,41 +10,53 @@ use serde_json::json;
 
 use crate::{BESIDE, DRIVERS, driver_network, network, run};
 
-/// How long bytes are sent in one round.
-const SENDING: Duration = Duration::from_secs(2);
-const ROUNDS: usize = 3;
-const PORT: u16 = 5001;
+/// How long bytes are sent in one turn. Turns are short and many: what else the machine does comes and goes within seconds, and is
+/// to meet both alike.
+const SENDING: Duration = Duration::from_millis(200);
+/// Turns of each; the middle one counts.
+const TURNS: usize = 41;
+
+/// Where it is sent to, what that is called, and how many times Docker's throughput is wanted.
+const TARGETS: [(&str, &str, f64); 2] = [
+    ("192.0.2.2", "throughput through a published port, the host's address", 1.0),
+    ("127.0.0.1", "throughput through a published port, localhost", 1.3),
+];
 
 /// On the host's own address, and on localhost, where Docker's driver has a process that copies.
 pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
     let api = Socket::docker(host);
-    let bindings = json!({format!("{PORT}/tcp"): [{"HostPort": PORT.to_string()}]});
-    let mut rates: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
-    for driver in DRIVERS {
+    let mut ends = Vec::new();
+    for (driver, port) in DRIVERS.into_iter().zip(5001_u16..) {
         network(&api, driver, driver_network(driver));
+        let bindings = json!({format!("{port}/tcp"): [{"HostPort": port.to_string()}]});
+        let sink = format!("sink-{driver}");
+        run(&api, &sink, driver_network(driver), &bindings);
+        ends.push((driver, port, docker.place(&sink)));
     }
-    for _ in 0..ROUNDS {
-        for driver in DRIVERS {
-            run(&api, "sink", driver_network(driver), &bindings);
-            let inside = docker.place("sink");
-            for addr in ["192.0.2.2", "127.0.0.1"] {
-                let to = format!("{addr}:{PORT}").parse().unwrap();
-                let rate = bench::rate(host, &inside, to, SENDING, Processors::Any);
+    let mut rates: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+    for turn in 0..TURNS {
+        // Nobody is always the first.
+        for place in (0..ends.len()).map(|place| (place + turn) % ends.len()) {
+            let (driver, port, sink) = &ends[place];
+            for (addr, ..) in TARGETS {
+                let to = format!("{addr}:{port}").parse().unwrap();
+                let rate = bench::rate(host, sink, to, SENDING, Processors::Any);
                 rates.entry((driver, addr)).or_default().push(rate);
             }
-            drop(inside);
-            api.delete("/containers/sink?force=1");
         }
     }
-    for driver in DRIVERS {
+    for (driver, _, sink) in ends {
+        drop(sink);
+        api.delete(&format!("/containers/sink-{driver}?force=1"));
         api.delete(&format!("/networks/{}", driver_network(driver)));
     }
-    let best = |driver, addr| rates[&(driver, addr)].iter().copied().fold(0.0, f64::max);
-    for (addr, words, wanted) in [
-        ("192.0.2.2", "throughput through a published port, the host's address", 1.0),
-        ("127.0.0.1", "throughput through a published port, localhost", 1.3),
-    ] {
-        let wanted = Wanted::TimesAtLeast(wanted);
-        row(words, "Gbit/s", best("rbridge", addr), Some((BESIDE, best("bridge", addr))), wanted);
+    let mut middle = |driver, addr| {
+        let rates = rates.get_mut(&(driver, addr)).unwrap();
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    };
+    for (addr, words, times) in TARGETS {
+        let (ours, theirs) = (middle("rbridge", addr), middle("bridge", addr));
+        row(words, "Gbit/s", ours, Some((BESIDE, theirs)), Wanted::TimesAtLeast(times));
     }
 }
