@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::turns;
+
 /// What a figure is to reach.
 #[derive(Debug, Clone, Copy)]
 pub enum Wanted {
@@ -29,16 +31,33 @@ pub enum Wanted {
 ///
 /// If it is to be compared with nothing.
 pub fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, wanted: Wanted) {
-    let other = || beside.map(|(_, value)| value).expect("something to compare it with");
+    print(work, unit, berth, beside.map(|(name, value)| (name, value, berth / value)), wanted);
+}
+
+/// The same of figures that were measured in turn ([`super::orders`]): shown are the middle ones, and compared is turn by turn.
+///
+/// # Panics
+///
+/// If there are none.
+pub fn row_of_turns(work: &str, unit: &str, berth: &[f64], beside: (&str, &[f64]), wanted: Wanted) {
+    let (name, others) = beside;
+    let beside = (name, turns::middle(others.to_vec()), turns::times(berth, others));
+    print(work, unit, turns::middle(berth.to_vec()), Some(beside), wanted);
+}
+
+/// Prints a row; what it stands beside has a name, a figure, and how many times that berth's is.
+fn print(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64, f64)>, wanted: Wanted) {
+    let other = || beside.map(|(_, value, _)| value).expect("something to compare it with");
+    let times = || beside.map(|(_, _, times)| times).expect("something to compare it with");
     let (words, met) = match wanted {
         Wanted::AtMost(most) => (format!("≤ {most} {unit}"), Some(berth <= most)),
         Wanted::AtLeast(least) => (format!("≥ {least} {unit}"), Some(berth >= least)),
-        Wanted::Times(most) => (format!("≤ {} ×", rounded(most)), Some(berth <= most * other())),
-        Wanted::TimesAtLeast(least) => (format!("≥ {} ×", rounded(least)), Some(berth >= least * other())),
+        Wanted::Times(most) => (format!("≤ {} ×", rounded(most)), Some(times() <= most)),
+        Wanted::TimesAtLeast(least) => (format!("≥ {} ×", rounded(least)), Some(times() >= least)),
         Wanted::Above(most) => (format!("≤ {most} {unit} more"), Some(berth <= other() + most)),
         Wanted::Nothing => (String::new(), None),
     };
-    let beside = beside.map(|(name, value)| json!({"name": name, "value": value}));
+    let beside = beside.map(|(name, value, times)| json!({"name": name, "value": value, "times": times}));
     println!(
         "{}",
         json!({"work": work, "unit": unit, "berth": berth, "beside": beside, "wanted": words, "met": met})

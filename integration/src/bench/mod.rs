@@ -6,9 +6,11 @@ mod guard;
 mod memory;
 mod socket;
 mod traffic;
+mod turns;
 
-pub use figure::{Wanted, median, of_hundred, percentile, row};
+pub use figure::{Wanted, median, of_hundred, percentile, row, row_of_turns};
 pub use guard::guarded;
 pub use memory::{Memory, peak};
 pub use socket::Socket;
 pub use traffic::{Processors, rate, round_trips};
+pub use turns::{middle, orders};

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_integration::Host;
-use berth_integration::bench::{self, Processors, Socket, Wanted, row};
+use berth_integration::bench::{self, Processors, Socket, Wanted};
 use berth_integration::engine::Dockerd;
 use serde_json::json;
 
 use crate::{BESIDE, DRIVERS, driver_network, network, run};
 
-/// How long bytes are sent in one turn. Turns are short and many: what else the machine does comes and goes within seconds, and is
-/// to meet both alike.
-const SENDING: Duration = Duration::from_millis(200);
-/// Turns of each; the middle one counts.
-const TURNS: usize = 41;
+/// How long bytes are sent in one turn.
+const SENDING: Duration = Duration::from_millis(100);
+const TURNS: usize = 120;
 
 /// Where it is sent to, what that is called, and how many times Docker's throughput is wanted.
 const TARGETS: [(&str, &str, f64); 2] = [
@@ -34,9 +32,8 @@ pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
         ends.push((driver, port, docker.place(&sink)));
     }
     let mut rates: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
-    for turn in 0..TURNS {
-        // Nobody is always the first.
-        for place in (0..ends.len()).map(|place| (place + turn) % ends.len()) {
+    for order in bench::orders(ends.len(), TURNS) {
+        for place in order {
             let (driver, port, sink) = &ends[place];
             for (addr, ..) in TARGETS {
                 let to = format!("{addr}:{port}").parse().unwrap();
@@ -50,13 +47,8 @@ pub(crate) fn measure(host: &Host, docker: &Dockerd<'_>) {
         api.delete(&format!("/containers/sink-{driver}?force=1"));
         api.delete(&format!("/networks/{}", driver_network(driver)));
     }
-    let mut middle = |driver, addr| {
-        let rates = rates.get_mut(&(driver, addr)).unwrap();
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
     for (addr, words, times) in TARGETS {
-        let (ours, theirs) = (middle("rbridge", addr), middle("bridge", addr));
-        row(words, "Gbit/s", ours, Some((BESIDE, theirs)), Wanted::TimesAtLeast(times));
+        let [ours, theirs] = ["rbridge", "bridge"].map(|driver| &rates[&(driver, addr)][..]);
+        bench::row_of_turns(words, "Gbit/s", ours, (BESIDE, theirs), Wanted::TimesAtLeast(times));
     }
 }

@@ -4,16 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use berth_integration::bench::{self, Processors, Wanted, row};
+use berth_integration::bench::{self, Processors, Wanted};
 use berth_integration::{Container, Host, Place, Seat};
 
 use crate::stage::{NETWORK, Stage};
 
-/// How long bytes are sent in one turn. Turns are short and many: what else the machine does comes and goes within seconds, and is
-/// to meet all alike.
+/// How long bytes are sent in one turn.
 const SENDING: Duration = Duration::from_millis(100);
-/// Turns of each; the middle one counts.
-const TURNS: usize = 121;
+const TURNS: usize = 240;
 /// Bytes that are sent and answered one by one in each turn.
 const TRIPS: usize = 600;
 const PORT: u16 = 5001;
@@ -36,8 +34,8 @@ struct Way<'a> {
 #[derive(Default)]
 struct Measured {
     rates: Vec<f64>,
-    medians: Vec<Duration>,
-    p99s: Vec<Duration>,
+    medians: Vec<f64>,
+    p99s: Vec<f64>,
 }
 
 pub(crate) fn measure(stage: &Stage) {
@@ -47,7 +45,6 @@ pub(crate) fn measure(stage: &Stage) {
     let same = by_hand([(one.host, &one.seat), (two.host, &two.seat)], 1);
     let [(left, left_seat), (right, right_seat)] = &stage.plain;
     let clean = by_hand([(left, left_seat), (right, right_seat)], 2);
-    let bare = without_bridge([(left, left_seat), (right, right_seat)]);
     let ways = [
         Way { name: "berth", from: &web.container, to: &db.container, address: db.address },
         Way { name: "laid by hand, same hosts", from: &same[0], to: &same[1], address: inside(1, 2) },
@@ -57,11 +54,10 @@ pub(crate) fn measure(stage: &Stage) {
             to: &clean[1],
             address: inside(2, 2),
         },
-        Way { name: "by hand, host to host, no bridge", from: left, to: right, address: bare },
     ];
     report(&ways, &in_turn(&ways));
     for host in [one.host, two.host, left, right] {
-        for link in ["vxhand", "brhand", "vxbare"] {
+        for link in ["vxhand", "brhand"] {
             host.line(&format!("ip link del {link}")).output();
         }
     }
@@ -72,46 +68,32 @@ pub(crate) fn measure(stage: &Stage) {
 
 fn in_turn(ways: &[Way<'_>]) -> Vec<Measured> {
     let mut measured: Vec<Measured> = ways.iter().map(|_| Measured::default()).collect();
-    for turn in 0..TURNS {
-        // Nobody is always the first.
-        for place in (0..ways.len()).map(|place| (place + turn) % ways.len()) {
+    for order in bench::orders(ways.len(), TURNS) {
+        for place in order {
             let (Way { name: _, from, to, address }, measured) = (&ways[place], &mut measured[place]);
             let at = SocketAddr::new(*address, PORT);
             measured.rates.push(bench::rate(from, to, at, SENDING, Processors::Apart));
             let trips = bench::round_trips(from, to, at, TRIPS, Processors::Same);
-            measured.medians.push(middle(trips.clone(), 50));
-            measured.p99s.push(middle(trips, 99));
+            measured.medians.push(1000.0 * bench::median(trips.clone()));
+            measured.p99s.push(1000.0 * bench::percentile(trips, 99));
         }
     }
     measured
 }
 
-fn middle(mut times: Vec<Duration>, percent: usize) -> Duration {
-    times.sort();
-    times[times.len() * percent / 100]
-}
-
 fn report(ways: &[Way<'_>], measured: &[Measured]) {
-    let rate = |measured: &Measured| {
-        let mut rates = measured.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
-    let micros = |times: &[Duration]| bench::median(times.to_vec()) * 1000.0;
-    let wanted = |place: usize, wanted| if place == 1 { wanted } else { Wanted::Nothing };
-    for place in 1..ways.len() {
-        let beside = Some((ways[place].name, rate(&measured[place])));
-        let least = wanted(place, Wanted::TimesAtLeast(WANTED));
-        row("TCP throughput between containers on two hosts", "Gbit/s", rate(&measured[0]), beside, least);
-    }
-    for (words, of) in [
-        ("a byte there and back by TCP", (|one| &one.medians) as fn(&Measured) -> &Vec<Duration>),
-        ("a byte there and back by TCP, p99", |one| &one.p99s),
-    ] {
+    let figures: [(&str, &str, Wanted, fn(&Measured) -> &[f64]); 3] = [
+        ("TCP throughput between containers on two hosts", "Gbit/s", Wanted::TimesAtLeast(WANTED), |one| {
+            &one.rates
+        }),
+        ("a byte there and back by TCP", "µs", Wanted::Times(1.0 / WANTED), |one| &one.medians),
+        ("a byte there and back by TCP, p99", "µs", Wanted::Times(1.0 / WANTED), |one| &one.p99s),
+    ];
+    for (words, unit, wanted, of) in figures {
         for place in 1..ways.len() {
-            let beside = Some((ways[place].name, micros(of(&measured[place]))));
-            let most = wanted(place, Wanted::Times(1.0 / WANTED));
-            row(words, "µs", micros(of(&measured[0])), beside, most);
+            let wanted = if place == 1 { wanted } else { Wanted::Nothing };
+            let beside = (ways[place].name, of(&measured[place]));
+            bench::row_of_turns(words, unit, of(&measured[0]), beside, wanted);
         }
     }
 }
@@ -140,20 +122,4 @@ fn by_hand(hosts: [(&'static Host, &Seat); 2], number: u8) -> [Container<'static
         container
     };
     [lay(one, two.1.v4, 1), lay(two, one.1.v4, 2)]
-}
-
-/// On each host a VXLAN device that has an address itself. The second one's address.
-fn without_bridge(hosts: [(&'static Host, &Seat); 2]) -> IpAddr {
-    let [one, two] = hosts;
-    for ((host, seat), remote, end) in [(one, two.1.v4, 1), (two, one.1.v4, 2)] {
-        host.batch(&format!(
-            "link add vxbare type vxlan id 78 dev {} local {} remote {remote} dstport {VXLAN_PORT}
-             address add {}/24 dev vxbare
-             link set vxbare up",
-            seat.ifname,
-            seat.v4,
-            inside(3, end)
-        ));
-    }
-    inside(3, 2)
 }
