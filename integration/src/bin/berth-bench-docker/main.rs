@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark: whatever goes wrong ends it")]
 
+mod connects;
 mod memory;
 mod traffic;
 
@@ -45,6 +46,7 @@ fn measure() {
         );
         let docker = Dockerd::new(host, Debian::V12, &[]);
         calls(host);
+        connects::measure(host);
         many_ports(host);
         traffic::measure(host, &docker);
         memory::measure(host, &berthd);
@@ -76,37 +78,23 @@ fn network(api: &Socket<'_>, driver: &str, name: &str) -> Duration {
     api.post("/networks/create", &json!({"Name": name, "Driver": driver, "CheckDuplicate": true})).1
 }
 
-/// Create and remove a network; connect a running container to one, and disconnect it.
+/// Create and remove a network.
 fn calls(host: &Host) {
     let api = Socket::docker(host);
     let (mut create, mut remove) = (Times::default(), Times::default());
-    let (mut connect, mut disconnect) = (Times::default(), Times::default());
-    network(&api, "bridge", "a-first");
-    run(&api, "c0", "a-first", &json!({}));
     for round in 0..=ROUNDS {
         for driver in DRIVERS {
             let name = format!("z-{driver}");
             let created = network(&api, driver, &name);
-            let container = json!({"Container": "c0"});
-            let connected = api.post(&format!("/networks/{name}/connect"), &container).1;
-            let disconnected = api
-                .post(&format!("/networks/{name}/disconnect"), &json!({"Container": "c0", "Force": false}))
-                .1;
             let removed = api.delete(&format!("/networks/{name}"));
             // The first round loads what is loaded once.
             if round > 0 {
                 create.add(driver, created);
-                connect.add(driver, connected);
-                disconnect.add(driver, disconnected);
                 remove.add(driver, removed);
             }
         }
     }
-    api.delete("/containers/c0?force=1");
-    api.delete("/networks/a-first");
     create.row("`network create`", Wanted::Times(0.7));
-    connect.row("`network connect`", Wanted::Times(0.7));
-    disconnect.row("`network disconnect`", Wanted::Times(0.7));
     remove.row("`network rm`", Wanted::Times(1.0));
 }
 
