@@ -81,8 +81,11 @@ fn in_turn(ways: &[Way<'_>]) -> Vec<Measured> {
     measured
 }
 
+/// One kind of figures, turn by turn.
+type Figures = fn(&Measured) -> &[f64];
+
 fn report(ways: &[Way<'_>], measured: &[Measured]) {
-    let figures: [(&str, &str, Wanted, fn(&Measured) -> &[f64]); 3] = [
+    let figures: [(&str, &str, Wanted, Figures); 3] = [
         ("TCP throughput between containers on two hosts", "Gbit/s", Wanted::TimesAtLeast(WANTED), |one| {
             &one.rates
         }),
