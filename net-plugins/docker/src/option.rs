@@ -8,7 +8,7 @@ use berth_types::IfName;
 
 /// An option that a driver knows.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct DriverOption {
     /// berth's name of it.
     pub(crate) short: &'static str,
     /// Docker's.
@@ -20,15 +20,19 @@ pub(crate) struct Known {
 /// An option as it was given.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given<'g> {
-    known: &'static [Known],
-    option: &'static Known,
+    known: &'static [DriverOption],
+    option: &'static DriverOption,
     key: &'g str,
     value: &'g str,
 }
 
 impl<'g> Given<'g> {
     /// Looks it up among those that the driver knows.
-    pub(crate) fn find(known: &'static [Known], key: &'g str, value: &'g str) -> Result<Self, Refusal> {
+    pub(crate) fn find(
+        known: &'static [DriverOption],
+        key: &'g str,
+        value: &'g str,
+    ) -> Result<Self, Refusal> {
         let option = known.iter().find(|one| one.short == key || one.docker == Some(key));
         let unknown =
             || Refusal::new(format!("unknown option `{}`; known are {}", shortened(key), list(known)));
@@ -47,7 +51,7 @@ impl<'g> Given<'g> {
 
     /// That its value is none.
     pub(crate) fn wrong(&self) -> Refusal {
-        let Self { known, option: Known { takes, .. }, key, value } = self;
+        let Self { known, option: DriverOption { takes, .. }, key, value } = self;
         let value = shortened(value);
         Refusal::new(format!(
             "option `{key}` takes {takes}, not `{value}`; known options are {}",
@@ -87,8 +91,8 @@ impl<'g> Given<'g> {
 }
 
 /// The list of known options, as a person reads it.
-fn list(known: &[Known]) -> String {
-    let text = |known: &Known| match known.docker {
+fn list(known: &[DriverOption]) -> String {
+    let text = |known: &DriverOption| match known.docker {
         Some(docker) => format!("{} ({docker})", known.short),
         None => known.short.to_owned(),
     };

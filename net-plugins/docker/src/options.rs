@@ -8,7 +8,7 @@ use berth_plugin_http::Refusal;
 use berth_types::IfName;
 use serde_json::Value;
 
-use crate::option::{Given, Known, parse_bool};
+use crate::option::{DriverOption, Given, parse_bool};
 use crate::wire::Options;
 
 /// Where the `-o` options are.
@@ -33,34 +33,42 @@ pub(crate) struct NetworkOptions {
     pub(crate) servers: Vec<SocketAddr>,
 }
 
-const KNOWN: &[Known] = &[
-    Known {
+const KNOWN: &[DriverOption] = &[
+    DriverOption {
         short: "bridge",
         docker: Some("com.docker.network.bridge.name"),
         takes: "a name of up to 15 characters",
     },
-    Known { short: "mtu", docker: Some("com.docker.network.driver.mtu"), takes: "68 to 65535" },
-    Known { short: "icc", docker: Some("com.docker.network.bridge.enable_icc"), takes: "true or false" },
-    Known {
+    DriverOption { short: "mtu", docker: Some("com.docker.network.driver.mtu"), takes: "68 to 65535" },
+    DriverOption {
+        short: "icc",
+        docker: Some("com.docker.network.bridge.enable_icc"),
+        takes: "true or false",
+    },
+    DriverOption {
         short: "masquerade",
         docker: Some("com.docker.network.bridge.enable_ip_masquerade"),
         takes: "true or false",
     },
-    Known {
+    DriverOption {
         short: "host_binding",
         docker: Some("com.docker.network.bridge.host_binding_ipv4"),
         takes: "an address of the host",
     },
-    Known {
+    DriverOption {
         short: "link_prefix",
         docker: Some("com.docker.network.container_iface_prefix"),
         takes: "the start of a link's name",
     },
-    Known { short: "isolated", docker: None, takes: "true or false" },
-    Known { short: "anti_spoofing", docker: None, takes: "true or false" },
-    Known { short: "names", docker: None, takes: "true or false" },
-    Known { short: "domain", docker: None, takes: "a domain" },
-    Known { short: "servers", docker: None, takes: "addresses of DNS servers with commas between them" },
+    DriverOption { short: "isolated", docker: None, takes: "true or false" },
+    DriverOption { short: "anti_spoofing", docker: None, takes: "true or false" },
+    DriverOption { short: "names", docker: None, takes: "true or false" },
+    DriverOption { short: "domain", docker: None, takes: "a domain" },
+    DriverOption {
+        short: "servers",
+        docker: None,
+        takes: "addresses of DNS servers with commas between them",
+    },
 ];
 
 impl Default for NetworkOptions {

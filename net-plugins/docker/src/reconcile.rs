@@ -88,14 +88,18 @@ pub(crate) fn reconcile(
     addresses(berth, docker)
 }
 
-/// Writes down what containers on a network of the cluster are called, and has other nodes hear of it. `id` is Docker's number of
-/// the network; endpoints are named by theirs.
+/// Writes down what containers on a network are called, and has other nodes hear of it where it is one of the cluster. `id` is
+/// Docker's number of the network; endpoints are named by theirs.
 pub(crate) fn learn(
     berth: &mut Berth,
     id: &str,
     endpoints: &[(String, DockerEndpoint)],
 ) -> Result<(), CoreError> {
-    let Some(Known { network, .. }) = overlay::find(berth, id)? else { return Ok(()) };
+    let of_cluster = overlay::find(berth, id)?.map(|known| known.network);
+    let network = match &of_cluster {
+        Some(network) => network.clone(),
+        None => network::network_name(id).map_err(missing)?,
+    };
     let mut learned = Vec::new();
     for (number, endpoint) in endpoints {
         let Ok(key) = endpoint::key(network.clone(), number) else { continue };
@@ -106,7 +110,9 @@ pub(crate) fn learn(
         }
     }
     berth.names_write(&learned, &[])?;
-    publish_names(berth, &learned.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+    if of_cluster.is_some() {
+        publish_names(berth, &learned.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+    }
     Ok(())
 }
 

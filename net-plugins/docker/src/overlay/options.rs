@@ -7,7 +7,7 @@ use berth_types::{NetworkName, Vni};
 
 use super::known::Choices;
 use super::{CREATE, NETWORK, typed};
-use crate::option::{Given, Known};
+use crate::option::{DriverOption, Given};
 use crate::options::{INTERNAL, flag, generic};
 use crate::wire::Options;
 
@@ -26,7 +26,7 @@ pub(super) struct OverlayOptions {
     pub(super) choices: Choices,
 }
 
-const KNOWN: &[Known] = &[
+const KNOWN: &[DriverOption] = &[
     known(NETWORK, None, "the name of a network of the cluster"),
     known(CREATE, None, "true or false"),
     known("vni", Some("com.docker.network.driver.overlay.vxlanid_list"), "a number from 1 to 16777215"),
@@ -39,8 +39,8 @@ const KNOWN: &[Known] = &[
     known("anti_spoofing", None, "true or false"),
 ];
 
-const fn known(short: &'static str, docker: Option<&'static str>, takes: &'static str) -> Known {
-    Known { short, docker, takes }
+const fn known(short: &'static str, docker: Option<&'static str>, takes: &'static str) -> DriverOption {
+    DriverOption { short, docker, takes }
 }
 
 /// Reads the name of a network of the cluster.

@@ -1,4 +1,4 @@
-//! Names of containers that have just been connected to a network of the cluster: other hosts wait for them.
+//! Names of containers that have just been connected to a network: whoever looks wants them at once, and so do other hosts.
 //!
 //! What Docker tells when: `network connect` is an event before the container's program is started, and from then on an
 //! inspection of the network has the container's name, without a wait. Its aliases only an inspection of the container has, which
@@ -16,11 +16,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
-use super::{COMPARISON, Watcher};
-use crate::overlay;
+use super::{COMPARISON, Watcher, is_ours};
 use crate::reconcile::learn;
 use crate::refusal::{Failure, plain};
-use crate::view::{DockerEndpoint, DockerNetwork, plain_driver};
+use crate::view::{DockerEndpoint, DockerNetwork};
 
 /// From one question for a network to the next.
 const APART: Duration = Duration::from_millis(50);
@@ -38,13 +37,13 @@ struct Connected<'e> {
 }
 
 impl<'e> Connected<'e> {
-    /// Reads it from an event, if it tells of that and of a network of the cluster.
+    /// Reads it from an event, if it tells of that and of a network of berth's.
     fn read(event: &'e EventMessage) -> Option<Self> {
         let is_connect =
             event.typ == Some(EventMessageTypeEnum::NETWORK) && event.action.as_deref() == Some("connect");
         let actor = event.actor.as_ref().filter(|_| is_connect)?;
         let about = actor.attributes.as_ref()?;
-        let is_ours = plain_driver(about.get("type")?) == overlay::DRIVER;
+        let is_ours = is_ours(about.get("type")?);
         let (network, container) = (actor.id.as_deref()?, about.get("container")?);
         is_ours.then_some(Self { network, container })
     }
@@ -165,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_connection_to_a_network_of_the_cluster_is_one() {
+    fn only_a_connection_to_a_network_of_berths_is_one() {
         let event = |typ: &str, action: &str, driver: &str| -> EventMessage {
             let about = json!({"container": "c1", "name": "app", "type": driver});
             let event = json!({"Type": typ, "Action": action, "Actor": {"ID": "n1", "Attributes": about}});
@@ -175,6 +174,7 @@ mod tests {
         for (typ, action, driver, is_one) in [
             ("network", "connect", "roverlay", true),
             ("network", "connect", "roverlay:latest", true),
+            ("network", "connect", "rbridge", true),
             ("network", "connect", "bridge", false),
             ("network", "disconnect", "roverlay", false),
             ("container", "start", "roverlay", false),

@@ -37,6 +37,11 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to reach dockerd, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// Whether networks of this driver are berth's to look after.
+fn is_ours(driver: &str) -> bool {
+    [network::DRIVER, overlay::DRIVER].contains(&plain_driver(driver))
+}
+
 /// Watches one dockerd.
 #[derive(Clone)]
 pub struct Watcher {
@@ -181,8 +186,7 @@ impl Watcher {
         let mut found = Vec::new();
         for network in listed {
             let driver = network.driver.unwrap_or_default();
-            let is_ours = [network::DRIVER, overlay::DRIVER].contains(&plain_driver(&driver));
-            let (Some(id), true) = (network.id, is_ours) else { continue };
+            let (Some(id), true) = (network.id, is_ours(&driver)) else { continue };
             let inspected = match docker.inspect_network(&id, None).await {
                 Ok(inspected) => inspected,
                 Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => continue,
