@@ -6,13 +6,14 @@
 //! the boot, in a file of the run directory that only root reads; an agent that is started anew goes on with it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_store::unix_ms;
 use berth_types::BootId;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use super::keys::Secret;
@@ -75,7 +76,8 @@ impl Ring {
 
     fn fresh(file: PathBuf, boot: BootId, generation: Generation) -> io::Result<Self> {
         let mut random = [0; 32];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+        // Waits, early at boot, until there is chance enough. So few bytes are never cut short (getrandom(2)).
+        getrandom(&mut random, GetRandomFlags::empty())?;
         let since_ms = u64::try_from(unix_ms()).unwrap_or(0);
         Ok(Self { file, boot, secret: Secret::new(random), since_ms, generation, laid: BTreeSet::new() })
     }
