@@ -75,28 +75,34 @@ impl Guest {
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.printed.iter().map(|(_, line)| line.as_str())
     }
-}
 
-impl fmt::Display for Guest {
-    /// How it ended, and everything that it printed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// How it ended; of one that did not, what it did last.
+    pub fn verdict(&self) -> String {
         let Self { code, printed, elapsed, limit } = self;
-        for (at, line) in printed {
-            writeln!(f, "{:6.1} {line}", at.as_secs_f32())?;
-        }
         let seconds = elapsed.as_secs();
         match (code, printed.last()) {
-            (Some(code), _) => write!(f, "the tests on the other kernel ended with {code} after {seconds} s"),
-            (None, None) => write!(f, "the other kernel printed nothing in {seconds} s"),
-            (None, Some((at, last))) if elapsed >= limit => write!(
-                f,
-                "the other kernel was too slow: it was not done in {seconds} s, and printed last, {} s before that: {last}",
+            (Some(code), _) => format!("the tests on the other kernel ended with {code} after {seconds} s"),
+            (None, None) => format!("the other kernel printed nothing in {seconds} s"),
+            (None, Some((at, last))) if elapsed >= limit => format!(
+                "the other kernel was too slow: it was not done in {seconds} s; {} s before that it printed last: {last}",
                 elapsed.saturating_sub(*at).as_secs()
             ),
             (None, Some((_, last))) => {
-                write!(f, "the other kernel ended after {seconds} s, and printed last: {last}")
+                format!(
+                    "the other kernel ended after {seconds} s, before its tests did; it printed last: {last}"
+                )
             }
         }
+    }
+}
+
+impl fmt::Display for Guest {
+    /// Everything that it printed, each line with the seconds since the start, and how it ended.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, line) in &self.printed {
+            writeln!(f, "{:6.1} {line}", at.as_secs_f32())?;
+        }
+        f.write_str(&self.verdict())
     }
 }
 
