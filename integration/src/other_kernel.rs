@@ -35,6 +35,9 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
 /// Memory of the guest, MiB.
 const MEMORY: u32 = 1024;
 
+/// Processors of the guest; as many tests run at once.
+const PROCESSORS: &str = "2";
+
 /// What the kernel is told.
 const TOLD: [&str; 12] = [
     "console=ttyS0",
@@ -106,7 +109,7 @@ impl fmt::Display for Guest {
     }
 }
 
-/// Runs this test binary's tests whose names contain `filter` on the other kernel, one after the other.
+/// Runs this test binary's tests whose names contain `filter` on the other kernel, each in a process of its own.
 ///
 /// # Panics
 ///
@@ -165,7 +168,7 @@ impl Parts {
         let kernel = format!("vmlinuz-{}", self.release);
         command
             .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"])
-            .args(["-serial", "stdio", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-serial", "stdio", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", PROCESSORS])
             .args(["-m", &MEMORY.to_string()])
             .arg("-kernel")
             .arg(self.dir.join("boot").join(kernel))
@@ -204,7 +207,15 @@ impl Parts {
              nft list ruleset\n\
              ip link set lo up\n\
              cd {folder}\n\
-             {SLOWNESS}=8 {test} {filter} --test-threads 1 --nocapture < /dev/null 2>&1\n\
+             one() {{\n\
+             echo \"$1 begins\"\n\
+             {SLOWNESS}=8 {test} --exact \"$1\" --nocapture < /dev/null > \"/tmp/$1\" 2>&1\n\
+             code=$?\n\
+             flock /tmp cat \"/tmp/$1\"\n\
+             return $code\n\
+             }}\n\
+             export -f one\n\
+             {test} {filter} --list | sed -n 's/: test$//p' | xargs -I NAME -P {PROCESSORS} bash -c 'one NAME'\n\
              echo \"{ENDED}$?\"\n\
              echo o > /proc/sysrq-trigger\n\
              read -r -t 30 < /dev/zero\n",

@@ -13,7 +13,7 @@ use berth_integration::{Guest, is_other_kernel, on_other_kernel};
 
 use self::stage::CARRIED;
 
-/// Four times as long as with both cores to itself.
+/// Five times as long as with both cores of the machine to itself.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 #[test]
@@ -26,8 +26,7 @@ fn on_a_kernel_with_esp_encrypted_networks_are_carried() {
     assert!(carried > 0 && carried == tests_in(&guest), "{carried} carried an encrypted network");
 }
 
-/// How many tests the harness says that it ran.
+/// How many tests ran: each harness says that of its one.
 fn tests_in(guest: &Guest) -> usize {
-    let line = guest.lines().find_map(|line| line.strip_prefix("running "));
-    line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0)
+    guest.lines().filter(|line| *line == "running 1 test").count()
 }
