@@ -147,9 +147,17 @@ fn mirror() -> String {
 }
 
 pub(crate) fn run(command: &mut Command) -> String {
+    try_run(command).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// What `command` printed, or why it failed.
+pub(crate) fn try_run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let output = output.map_err(|error| format!("cannot run {command:?}: {error}"))?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?} failed: {stdout}{stderr}");
-    stdout.into_owned()
+    if output.status.success() {
+        Ok(stdout.into_owned())
+    } else {
+        Err(format!("{command:?} failed: {stdout}{stderr}"))
+    }
 }

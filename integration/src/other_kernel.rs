@@ -6,13 +6,14 @@
 //! the machine the next time.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::debian::{cached, run};
+use crate::debian::{cached, run, try_run};
 
 /// The package of the kernel, which depends on the newest.
 const KERNEL: &str = "linux-image-amd64";
@@ -27,8 +28,34 @@ const FIRST_MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"]
 const UNNEEDED: [&str; 6] =
     ["drivers/gpu", "drivers/media", "drivers/scsi", "drivers/infiniband", "drivers/staging", "sound"];
 
+/// How often a download is tried, and how much longer to wait each time before the next.
+const ATTEMPTS: u32 = 4;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
+
 /// Memory of the guest, MiB.
 const MEMORY: u32 = 1024;
+
+/// Processors of the guest; as many tests run at once.
+const PROCESSORS: &str = "2";
+
+/// What the kernel is told.
+const TOLD: [&str; 12] = [
+    "console=ttyS0",
+    "panic=-1",
+    "quiet",
+    // Each look at an emulated clock would leave the guest; the processor's counter is read where it is asked for.
+    "tsc=reliable",
+    "clocksource=tsc",
+    // Links and namespaces go one after the other, and each waits for all processors.
+    "rcupdate.rcu_expedited=1",
+    // What costs time and guards nothing here.
+    "mitigations=off",
+    "init_on_alloc=0",
+    "apparmor=0",
+    "audit=0",
+    "nokaslr",
+    "cryptomgr.notests=1",
+];
 
 /// Set in the guest: how many times as long as usual everything may take.
 pub(crate) const SLOWNESS: &str = "BERTH_TEST_SLOWNESS";
@@ -38,13 +65,51 @@ pub(crate) const SLOWNESS: &str = "BERTH_TEST_SLOWNESS";
 pub struct Guest {
     /// The exit status of the test binary; none if it did not end in time, or the kernel did not.
     pub code: Option<i32>,
-    /// What the guest printed.
-    pub output: String,
+    /// What the guest printed, by line, and when, from the start on.
+    pub printed: Vec<(Duration, String)>,
     /// How long it took.
     pub elapsed: Duration,
+    /// How long it was given.
+    pub limit: Duration,
 }
 
-/// Runs this test binary's tests whose names contain `filter` on the other kernel, one after the other.
+impl Guest {
+    /// The lines that the guest printed.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.printed.iter().map(|(_, line)| line.as_str())
+    }
+
+    /// How it ended; of one that did not, what it did last.
+    pub fn verdict(&self) -> String {
+        let Self { code, printed, elapsed, limit } = self;
+        let seconds = elapsed.as_secs();
+        match (code, printed.last()) {
+            (Some(code), _) => format!("the tests on the other kernel ended with {code} after {seconds} s"),
+            (None, None) => format!("the other kernel printed nothing in {seconds} s"),
+            (None, Some((at, last))) if elapsed >= limit => format!(
+                "the other kernel was too slow: it was not done in {seconds} s; {} s before that it printed last: {last}",
+                elapsed.saturating_sub(*at).as_secs()
+            ),
+            (None, Some((_, last))) => {
+                format!(
+                    "the other kernel ended after {seconds} s, before its tests did; it printed last: {last}"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Guest {
+    /// Everything that it printed, each line with the seconds since the start, and how it ended.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, line) in &self.printed {
+            writeln!(f, "{:6.1} {line}", at.as_secs_f32())?;
+        }
+        f.write_str(&self.verdict())
+    }
+}
+
+/// Runs this test binary's tests whose names contain `filter` on the other kernel, each in a process of its own.
 ///
 /// # Panics
 ///
@@ -55,11 +120,11 @@ pub fn on_other_kernel(filter: &str, limit: Duration) -> Guest {
     fs::write(script.path(), parts.script(filter)).unwrap();
     let started = Instant::now();
     let mut emulator = parts.emulator(script.path()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdout = emulator.stdout.take().expect("it was asked for");
+    let stdout = emulator.stdout.take().expect("it was asked for");
     let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stdout.read_to_end(&mut bytes);
-        bytes
+        let lines = io::BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        let text = |line: Vec<u8>| String::from_utf8_lossy(&line).replace('\r', "");
+        lines.map(|line| (started.elapsed(), text(line))).collect::<Vec<_>>()
     });
     while emulator.try_wait().unwrap().is_none() {
         if started.elapsed() > limit {
@@ -67,9 +132,10 @@ pub fn on_other_kernel(filter: &str, limit: Duration) -> Guest {
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }
-    let output = String::from_utf8_lossy(&reader.join().unwrap()).replace('\r', "");
-    let code = output.rsplit_once(ENDED).and_then(|(_, rest)| rest.lines().next()?.trim().parse().ok());
-    Guest { code, output, elapsed: started.elapsed() }
+    let elapsed = started.elapsed();
+    let printed = reader.join().unwrap();
+    let code = printed.iter().rev().find_map(|(_, line)| line.strip_prefix(ENDED)?.trim().parse().ok());
+    Guest { code, printed, elapsed, limit }
 }
 
 /// What the guest prints before the exit status.
@@ -102,7 +168,7 @@ impl Parts {
         let kernel = format!("vmlinuz-{}", self.release);
         command
             .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"])
-            .args(["-serial", "stdio", "-accel", "tcg", "-cpu", "max", "-smp", "2"])
+            .args(["-serial", "stdio", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", PROCESSORS])
             .args(["-m", &MEMORY.to_string()])
             .arg("-kernel")
             .arg(self.dir.join("boot").join(kernel))
@@ -111,7 +177,7 @@ impl Parts {
             .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"])
             .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"])
             .arg("-append")
-            .arg(format!("console=ttyS0 panic=-1 quiet mitigations=off berth.script={}", script.display()));
+            .arg(format!("{} berth.script={}", TOLD.join(" "), script.display()));
         command.stdin(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -141,7 +207,15 @@ impl Parts {
              nft list ruleset\n\
              ip link set lo up\n\
              cd {folder}\n\
-             {SLOWNESS}=8 {test} {filter} --test-threads 1 --nocapture < /dev/null 2>&1\n\
+             one() {{\n\
+             echo \"$1 begins\"\n\
+             {SLOWNESS}=8 {test} --exact \"$1\" --nocapture < /dev/null > \"/tmp/$1\" 2>&1\n\
+             code=$?\n\
+             flock /tmp cat \"/tmp/$1\"\n\
+             return $code\n\
+             }}\n\
+             export -f one\n\
+             {test} {filter} --list | sed -n 's/: test$//p' | xargs -I NAME -P {PROCESSORS} bash -c 'one NAME'\n\
              echo \"{ENDED}$?\"\n\
              echo o > /proc/sysrq-trigger\n\
              read -r -t 30 < /dev/zero\n",
@@ -201,7 +275,7 @@ fn unpack(work: &Path) -> PathBuf {
     let depends = run(Command::new("apt-cache").args(["depends", "--important", KERNEL]));
     let newest = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let newest = newest.unwrap_or_else(|| panic!("apt-get knows no {KERNEL}: run `apt-get update` first"));
-    run(Command::new("apt-get").args(["download", "-qq", newest]).current_dir(&downloads));
+    download(newest, Command::new("apt-get").args(["download", "-qq", newest]).current_dir(&downloads));
     extract_all(&downloads, &kernel);
     fs::rename(kernel.join("boot"), kept.join("boot")).unwrap();
     let release = only_entry(&kernel.join("lib/modules"));
@@ -222,8 +296,24 @@ fn emulator(packages: &Path, root: &Path) {
     let archives = format!("Dir::Cache::archives={}", packages.display());
     let mut fetch = Command::new("apt-get");
     fetch.args(["install", "-qq", "-y", "--download-only", "--reinstall", "--no-install-recommends"]);
-    run(fetch.args(["-o", &archives, EMULATOR]).env("DEBIAN_FRONTEND", "noninteractive"));
+    download(EMULATOR, fetch.args(["-o", &archives, EMULATOR]).env("DEBIAN_FRONTEND", "noninteractive"));
     extract_all(packages, root);
+}
+
+/// Has apt fetch a package, again where the mirror or the way to it fails.
+fn download(package: &str, command: &mut Command) {
+    let mut why = String::new();
+    for attempt in 0..ATTEMPTS {
+        std::thread::sleep(attempt * BETWEEN_ATTEMPTS);
+        match try_run(command) {
+            Ok(_) => return,
+            Err(reason) => why = reason,
+        }
+    }
+    panic!(
+        "the other kernel cannot be had: Debian's package {package} was not downloaded, {ATTEMPTS} times\n\
+         look whether `apt-get update` reaches the mirror\n{why}"
+    );
 }
 
 fn extract_all(from: &Path, to: &Path) {

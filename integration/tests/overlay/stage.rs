@@ -222,9 +222,11 @@ impl<'s> Node<'s> {
         });
     }
 
-    /// What its DNS server answers a member for `name`.
+    /// What its DNS server answers a member, at the gateway of its network, for `name`.
     pub(crate) fn dig(&self, member: &Member<'_>, name: &str) -> String {
-        let line = format!("dig +short +tries=1 +time=2 @10.5.0.1 {name}");
+        let network = member.address.rsplit_once('.').map_or("10.5.0", |(network, _)| network);
+        // A name alone may be a type of records to `dig`, as `key` is.
+        let line = format!("dig +short +tries=1 +time=2 @{network}.1 -q {name}");
         member.container.line(&line).output().stdout.trim().to_owned()
     }
 }

@@ -1,7 +1,8 @@
 //! Laying the ruleset, and taking it away.
 //!
-//! Laying is four transactions, each complete in itself: the ruleset by `nft`, the rules that it cannot be given
-//! ([`OwnRule`]; those of packets in clear by themselves, because not every kernel takes them), and the marker. Only the marker makes batches succeed, so whoever is interrupted begins again.
+//! Laying is four transactions, each complete in itself: the ruleset by `nft`; the rule that it has no words for; those of
+//! packets in clear, because not every kernel takes them ([`OwnRule`]); and the marker. Only the marker makes batches succeed,
+//! so whoever is interrupted begins again.
 
 use std::io;
 

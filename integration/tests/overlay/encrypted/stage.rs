@@ -71,10 +71,24 @@ impl<'s> Pair<'s> {
         (&self.nodes[0], &self.nodes[1])
     }
 
+    /// A container on each node that is on `secret`, `vault` and `safe`; they reach each other.
+    pub(super) fn members(&self) -> [Member<'s>; 2] {
+        let (one, two) = self.both();
+        let members = [one.add_to("secret", "c3", "vault"), two.add_to("secret", "c4", "safe")];
+        members[0].reaches(&members[1]);
+        members[1].reaches(&members[0]);
+        members
+    }
+
+    /// What stands under a key of the cluster.
+    pub(super) fn record(&self, key: &str) -> serde_json::Value {
+        let text = self.etcd.ctl(&["get", "--print-value-only", key]);
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     /// The key that a node has published.
     pub(super) fn public_key(&self, node: &str) -> String {
-        let text = self.etcd.ctl(&["get", "--print-value-only", &format!("/berth/v1/nodes/{node}")]);
-        let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let record = self.record(&format!("/berth/v1/nodes/{node}"));
         record["public_key"].as_str().unwrap_or_default().to_owned()
     }
 
@@ -134,6 +148,11 @@ pub(super) fn is_esp(frame: &[u8]) -> bool {
 pub(super) fn is_udp_to(frame: &[u8], port: u16) -> bool {
     packet(frame)
         .is_some_and(|(protocol, rest)| protocol == 17 && rest.get(2..4) == Some(&port.to_be_bytes()[..]))
+}
+
+/// Whether it is of an encrypted network and anybody on the way can read it.
+pub(super) fn is_in_clear(frame: &[u8]) -> bool {
+    has_marker(frame) || is_udp_to(frame, ENCRYPTED)
 }
 
 /// Pings with the marker; how many were answered.
