@@ -17,8 +17,8 @@ pub const OVERHEAD_V4: u32 = 50;
 /// What VXLAN adds over IPv6, bytes: Ethernet 14, IPv6 40, UDP 8, VXLAN 8.
 pub const OVERHEAD_V6: u32 = 70;
 
-/// What ESP in transport mode adds at most to that, bytes: header 8, AES-GCM's number 8, check 16, and up to 6 at the end of what
-/// is encrypted, which fills words of 4 (RFC 4303, section 2.4; RFC 4106, section 3).
+/// What is left for what ESP in transport mode adds to that, bytes: header 8, AES-GCM's number 8, check 16, and up to 5 at the end
+/// of what is encrypted, which fills words of 4 (RFC 4303, section 2.4; RFC 4106, section 3). The last one keeps sizes even.
 pub const OVERHEAD_ESP: u32 = 38;
 
 /// Whether a network's packets are encrypted between nodes, as far as their size goes.
