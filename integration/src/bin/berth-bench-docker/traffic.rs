@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::{BESIDE, DRIVERS, driver_network, network, run};
 
-/// How long bytes are sent in one turn.
-const SENDING: Duration = Duration::from_millis(100);
-const TURNS: usize = 120;
+/// How long bytes are sent in one turn: as much as two turns that follow each other have of the machine in common.
+const SENDING: Duration = Duration::from_millis(25);
+const TURNS: usize = 600;
 
 /// Where it is sent to, what that is called, and how many times Docker's throughput is wanted.
 const TARGETS: [(&str, &str, f64); 2] = [
