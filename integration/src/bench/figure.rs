@@ -34,17 +34,15 @@ pub fn row(work: &str, unit: &str, berth: f64, beside: Option<(&str, f64)>, want
     print(work, unit, berth, beside.map(|(name, value)| (name, value, berth / value)), wanted);
 }
 
-/// The same of figures that were measured in turn ([`super::orders`]): shown are the middle ones, and compared is turn by turn, to
-/// hundredths: by less they do not differ twice in the same way.
+/// The same of figures that were measured in turn ([`super::orders`]): shown are the middle ones, and compared is turn by turn.
 ///
 /// # Panics
 ///
 /// If there are none.
 pub fn row_of_turns(work: &str, unit: &str, berth: &[f64], beside: (&str, &[f64]), wanted: Wanted) {
     let (name, others) = beside;
-    let times = (turns::times(berth, others) * 100.0).round() / 100.0;
-    let beside = (name, turns::middle(others.to_vec()), times);
-    print(work, unit, turns::middle(berth.to_vec()), Some(beside), wanted);
+    let beside = (name, of_hundred(others.to_vec(), 50), turns::times(berth, others));
+    print(work, unit, of_hundred(berth.to_vec(), 50), Some(beside), wanted);
 }
 
 /// Prints a row; what it stands beside has a name, a figure, and how many times that berth's is.

@@ -13,4 +13,4 @@ pub use guard::guarded;
 pub use memory::{Memory, peak};
 pub use socket::Socket;
 pub use traffic::{Processors, rate, round_trips};
-pub use turns::{middle, orders};
+pub use turns::orders;

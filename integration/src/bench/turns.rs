@@ -1,5 +1,7 @@
 //! Figures of several, measured in turn: what else the machine does comes and goes within seconds, and is to meet all alike.
 
+use super::of_hundred;
+
 /// In which order `rivals` are measured, turn by turn: each order as often as any other, where `turns` are a multiple of how many
 /// orders there are. Who follows whom would tell otherwise.
 pub fn orders(rivals: usize, turns: usize) -> impl Iterator<Item = Vec<usize>> {
@@ -18,20 +20,9 @@ fn order(rivals: usize, mut number: usize) -> Vec<usize> {
     order
 }
 
-/// The middle one.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-pub fn middle(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
 /// How many times another's figures ours are: the middle one of what the turns say, each by itself.
 pub(super) fn times(ours: &[f64], others: &[f64]) -> f64 {
-    middle(ours.iter().zip(others).map(|(ours, other)| ours / other).collect())
+    of_hundred(ours.iter().zip(others).map(|(ours, other)| ours / other).collect(), 50)
 }
 
 #[cfg(test)]
