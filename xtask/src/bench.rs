@@ -74,7 +74,7 @@ fn docker() -> Result<()> {
     say(&table);
     let docker = output(command(&["dockerd", "--version"]))?;
     let text = format!(
-        "`cargo xtask bench docker`: calls of Docker's API on one daemon ({}), the two drivers in turn. {}.\n\n{table}",
+        "`cargo xtask bench docker`: calls of Docker's API on one daemon ({}), the drivers in turn. {}.\n\n{table}",
         docker.trim(),
         machine()?,
     );
