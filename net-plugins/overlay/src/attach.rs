@@ -111,6 +111,16 @@ pub fn ask_for(berth: &mut Berth, joined: &Joined, addresses: &[IpAddr]) -> Resu
     Ok(())
 }
 
+/// When the engine says what a container is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// It has, or it will at some time: the attachment is published as it is on record.
+    AsTheyAre,
+    /// Soon: the attachment is published with them, by [`publish_names`]. Until then nobody else knows of it, for a second at
+    /// most.
+    Soon,
+}
+
 /// Attaches a container, and publishes it. Where there is no room, more is asked for and it is tried once more; `request`
 /// makes the request anew for that.
 ///
@@ -120,6 +130,7 @@ pub fn ask_for(berth: &mut Berth, joined: &Joined, addresses: &[IpAddr]) -> Resu
 pub fn attach(
     berth: &mut Berth,
     joined: &Joined,
+    names: Names,
     request: &mut dyn FnMut() -> Result<AttachRequest, CoreError>,
 ) -> Result<Attachment, AttachError> {
     let attached = match berth.attach(request()?) {
@@ -129,7 +140,11 @@ pub fn attach(
         }
         other => other?,
     };
-    match publish(berth, &attached.key) {
+    let published = match names {
+        Names::AsTheyAre => publish(berth, &attached.key),
+        Names::Soon => offer(berth, &attached.key),
+    };
+    match published {
         Ok(()) => Ok(attached),
         Err(err) => {
             if let Err(left) = berth.detach(&attached.key) {
@@ -140,6 +155,11 @@ pub fn attach(
     }
 }
 
+/// Asks the agent whether the cluster would have an attachment, and has it wait for its names. That nobody can say is only said.
+fn offer(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
+    refused_only(key, call::nameless(&berth.dirs().run, &Changed { attachments: vec![key.clone()] }))
+}
+
 /// Tells the agent of a change of an attachment's record. That it is not there, or the cluster is away, is only said: it is
 /// published later, from the records.
 ///
@@ -148,12 +168,18 @@ pub fn attach(
 /// The cluster has the container's address as another's.
 pub fn publish(berth: &Berth, key: &AttachmentKey) -> Result<(), CallError> {
     let changed = Changed { attachments: vec![key.clone()] };
-    match call::changed(&berth.dirs().run, &changed) {
-        Ok(Published::Committed) => Ok(()),
-        Ok(Published::Later(why)) => {
+    let told = call::changed(&berth.dirs().run, &changed).map(|published| {
+        if let Published::Later(why) = published {
             tracing::warn!(attachment = %key, why, "other nodes hear of it later");
-            Ok(())
         }
+    });
+    refused_only(key, told)
+}
+
+/// Only that an address is another's is an error; everything else is done later, from the records.
+fn refused_only(key: &AttachmentKey, told: Result<(), CallError>) -> Result<(), CallError> {
+    match told {
+        Ok(()) => Ok(()),
         Err(CallError::Refused(refusal @ Refusal { code: RefusalCode::Taken, .. })) => Err(refusal.into()),
         Err(err) => {
             tracing::warn!(attachment = %key, error = %berth_core::Chain(&err), "other nodes hear of it later");

@@ -89,6 +89,12 @@ pub fn changed(run_dir: &Path, changed: &Changed) -> Result<Published, CallError
     post(run_dir, "/v1/changed", changed, CHANGED)
 }
 
+/// Says that attachments were made whose names come soon: they are published once these are on record and [`changed`] says so,
+/// or a second later. Refused if the cluster has an address of them as another's.
+pub fn nameless(run_dir: &Path, changed: &Changed) -> Result<(), CallError> {
+    post(run_dir, "/v1/nameless", changed, CHANGED)
+}
+
 /// Says that this node has joined a cluster, or left it.
 pub fn joined(run_dir: &Path) -> Result<(), CallError> {
     post(run_dir, "/v1/joined", &(), CHANGED)

@@ -3,6 +3,7 @@
 //! `POST /v1/network` takes [`AskNetwork`] and answers once this node is on the network; `/v1/create` takes [`NewNetwork`];
 //! `/v1/describe` takes [`AskNetwork`] and answers the record of the network, or the one it would be created with; `/v1/share` takes
 //! [`ShareNetwork`]; `/v1/remove` and `/v1/room` take [`AskNetwork`]; `/v1/changed` takes [`Changed`] and answers [`Published`];
+//! `/v1/nameless` takes [`Changed`] of attachments whose names come soon and answers nothing: they are published with them;
 //! `/v1/joined` takes nothing and says that this node has joined a cluster, or left it. `GET /v1/status` answers
 //! [`Status`], `GET /v1/ping` nothing. A refusal is a status of 400 and more with a [`Refusal`].
 

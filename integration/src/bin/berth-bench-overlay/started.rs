@@ -1,4 +1,4 @@
-//! How soon a container that `docker run` has started is known by its name on another node.
+//! How soon a container that `docker run` has started is known by its name on another node, and how often that is written.
 //!
 //! Docker tells a network driver no names: berth learns them from Docker's API, while the container starts. So what is measured
 //! is from the return of `docker run --detach` on one node until the other's DNS server answers for the name; less than nothing
@@ -13,6 +13,7 @@ use berth_integration::engine::Dockerd;
 
 use crate::stage::{Member, Stage};
 use crate::visible::first_answer;
+use crate::writes::Writes;
 
 /// Containers that are started, one after the other.
 const STARTS: usize = 40;
@@ -20,6 +21,9 @@ const STARTS: usize = 40;
 /// Containers that are started at once, and how often.
 const AT_ONCE: usize = 6;
 const ROUNDS: usize = 4;
+
+/// Containers whose writes are counted.
+const WRITTEN: u32 = 20;
 
 /// What is measured, and its node's number and network.
 const RELEASES: [(Debian, usize, &str); 2] = [(Debian::V12, 11, "green"), (Debian::V13, 12, "white")];
@@ -42,6 +46,7 @@ pub(crate) fn measure(stage: &Stage) {
         let eye = Eye { member: stage.nodes[0].attach(network, &format!("eye-{network}")).0, gateway };
         alone(&docker, network, &eye);
         together(&docker, network, &eye);
+        written(stage, &docker, network);
         eye.member.del();
         docker.run(&format!("network rm {network}"));
         docker.end();
@@ -100,6 +105,23 @@ fn together(docker: &Dockerd<'_>, network: &str, eye: &Eye) {
         docker.run(&format!("rm --force {}", names.join(" ")));
     }
     report(docker, &format!("the name of each of {AT_ONCE} containers started at once is"), &times);
+}
+
+/// What a start costs the cluster.
+fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
+    let version = docker.run("version --format {{.Server.Version}}");
+    for (what, also) in [("", ""), (" with a `--network-alias`", "--network-alias also ")] {
+        let before = Writes::count(stage);
+        let names: Vec<String> = (0..WRITTEN).map(|number| format!("w{number}")).collect();
+        for name in &names {
+            docker.run(&format!("run --detach --name {name} --network {network} {also}busybox"));
+        }
+        let writes = Writes::count(stage).since(&before);
+        let words =
+            format!("writes of etcd for a container{what} that `docker run` starts (Docker {version})");
+        row(&words, "", writes.each(WRITTEN), None, Wanted::AtMost(1.0));
+        docker.run(&format!("rm --force {}", names.join(" ")));
+    }
 }
 
 /// From `returned` to `named`.

@@ -7,7 +7,7 @@ use berth_core::GcRequest;
 use berth_core::attachment::{ContainerLink, DuplicateDetection};
 use berth_core::exchange::ExchangeError;
 use berth_core::request::AttachRequest;
-use berth_overlay::attach::{self, AttachError};
+use berth_overlay::attach::{self, AttachError, Names};
 use berth_overlay::call::CallError;
 use berth_overlay::joined::Joined;
 use berth_overlay::wire::RefusalCode;
@@ -51,7 +51,8 @@ impl Plugin for Overlay {
             let sandbox = berth_netlink::Sandbox::open(path)?;
             Ok(attach_request(&config, &joined, key.clone(), sandbox, asked.clone()))
         };
-        let attached = attach::attach(&mut berth, &joined, &mut make).map_err(|err| of_attach(&err))?;
+        let attached = attach::attach(&mut berth, &joined, Names::AsTheyAre, &mut make)
+            .map_err(|err| of_attach(&err))?;
         let domain = joined.declaration.names.as_ref().map(|names| names.domain.clone());
         Ok(answer(request, attached, domain))
     }

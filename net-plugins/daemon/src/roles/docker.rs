@@ -78,7 +78,8 @@ fn of_cluster(cores: &Cores, forward: &Arc<Forward>, watcher: &Watcher, sharer: 
         poked.1.poke();
         started.activated();
     });
-    ipam.methods(overlay::Driver::new(cores.clone(), Arc::clone(forward)).methods(plugin))
+    let driver = overlay::Driver::new(cores.clone(), Arc::clone(forward), watcher.hearing());
+    ipam.methods(driver.methods(plugin))
 }
 
 /// `rbridge`: networks, and addresses for them.

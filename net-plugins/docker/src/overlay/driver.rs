@@ -6,7 +6,7 @@ use std::sync::Arc;
 use berth_core::hold::HoldRequest;
 use berth_core::request::Addressing;
 use berth_core::{Berth, CoreError, Held, names};
-use berth_overlay::attach::{self, AttachError, publish, publish_names};
+use berth_overlay::attach::{self, AttachError, Names, publish, publish_names};
 use berth_overlay::joined::Joined;
 use berth_overlay::model::OverlayNetwork;
 use berth_overlay::wire::AskNetwork;
@@ -25,6 +25,7 @@ use crate::forward::Forward;
 use crate::option::shortened;
 use crate::refusal::Failure;
 use crate::resolvers;
+use crate::watch::Hearing;
 use crate::wire::{
     CreateEndpoint, CreateNetwork, Created, IpamData, Join, Joined as Reply, OfEndpoint, OfNetwork,
 };
@@ -34,12 +35,13 @@ use crate::wire::{
 pub struct Driver {
     cores: Cores,
     forward: Arc<Forward>,
+    hearing: Hearing,
 }
 
 impl Driver {
-    /// Needs nothing of the host yet.
-    pub fn new(cores: Cores, forward: Arc<Forward>) -> Self {
-        Self { cores, forward }
+    /// Needs nothing of the host yet. `hearing` is whether Docker tells names.
+    pub fn new(cores: Cores, forward: Arc<Forward>, hearing: Hearing) -> Self {
+        Self { cores, forward, hearing }
     }
 
     /// Adds the driver's methods to a socket's.
@@ -88,7 +90,7 @@ impl NetworkDriver for Driver {
         self.forward.ensure();
         let mac = match attached(berth, &key)? {
             Some(record) if wanted.is(&record) => record.mac,
-            _ => attach_endpoint(berth, &joined, &key, &wanted, choices.anti_spoofing)?,
+            _ => self.attach(berth, &joined, &key, &wanted, choices.anti_spoofing)?,
         };
         // Docker's own resolver knows this host's containers. What it asks the host's servers, berth's answers: names on other
         // hosts.
@@ -138,40 +140,44 @@ impl NetworkDriver for Driver {
     }
 }
 
+impl Driver {
+    fn attach(
+        &self,
+        berth: &mut Berth,
+        joined: &Joined,
+        key: &AttachmentKey,
+        wanted: &Wanted,
+        anti_spoofing: bool,
+    ) -> Result<MacAddr, Failure> {
+        let addresses: Vec<IpAddr> = wanted.leases.iter().map(|lease| lease.address.ip()).collect();
+        for address in &addresses {
+            keep_held(berth, joined, *address)?;
+        }
+        clear_leftovers(berth, key, &addresses)?;
+        let mut request = || {
+            // The lease is Docker's until it says otherwise.
+            let addressing = Addressing::Given(wanted.addresses());
+            wanted.request(key, &joined.declaration, addressing, anti_spoofing)
+        };
+        let names = if self.hearing.hears() { Names::Soon } else { Names::AsTheyAre };
+        match attach::attach(berth, joined, names, &mut request) {
+            Ok(attachment) => Ok(attachment.mac),
+            // The same call, made twice at once: the other was faster.
+            Err(AttachError::Core(err @ CoreError::Exists { .. })) => {
+                let other = attached(berth, key)?.filter(|record| wanted.is(record));
+                Ok(other.ok_or(err)?.mac)
+            }
+            Err(err) => Err(err.into()),
+        }
+    }
+}
+
 /// An endpoint of a network that this host is on.
 fn place(berth: &mut Berth, id: &str, endpoint: &str) -> Result<(AttachmentKey, Known, Joined), Failure> {
     let known = known::known(berth, id)?;
     let key = key(known.network.clone(), endpoint)?;
     let joined = attach::joined(berth, &AskNetwork::named(known.network.clone()))?;
     Ok((key, known, joined))
-}
-
-fn attach_endpoint(
-    berth: &mut Berth,
-    joined: &Joined,
-    key: &AttachmentKey,
-    wanted: &Wanted,
-    anti_spoofing: bool,
-) -> Result<MacAddr, Failure> {
-    let addresses: Vec<IpAddr> = wanted.leases.iter().map(|lease| lease.address.ip()).collect();
-    for address in &addresses {
-        keep_held(berth, joined, *address)?;
-    }
-    clear_leftovers(berth, key, &addresses)?;
-    let mut request = || {
-        // The lease is Docker's until it says otherwise.
-        let addressing = Addressing::Given(wanted.addresses());
-        wanted.request(key, &joined.declaration, addressing, anti_spoofing)
-    };
-    match attach::attach(berth, joined, &mut request) {
-        Ok(attachment) => Ok(attachment.mac),
-        // The same call, made twice at once: the other was faster.
-        Err(AttachError::Core(err @ CoreError::Exists { .. })) => {
-            let other = attached(berth, key)?.filter(|record| wanted.is(record));
-            Ok(other.ok_or(err)?.mac)
-        }
-        Err(err) => Err(err.into()),
-    }
 }
 
 /// Sees to it that the address is Docker's, whose record of it may have been lost.

@@ -2,8 +2,9 @@
 //!
 //! What Docker tells when: `network connect` is an event before the container's program is started, and from then on an
 //! inspection of the network has the container's name, without a wait. Its aliases only an inspection of the container has, which
-//! waits until the start is over. So the name is learned at the event, and aliases follow. Of several containers at once the first
-//! is asked for at once and the others together.
+//! waits while it is started. So that is asked when the container is created, before its start, and the name is learned at
+//! `network connect`, with the aliases if they are known by then. Once the start is over they are asked for again: they follow, if
+//! they are others. Of several containers at once the first is asked for at once and the others together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -27,6 +28,29 @@ const APART: Duration = Duration::from_millis(50);
 /// Containers that are asked about at once: each holds a connection to dockerd until its start is over.
 const AT_ONCE: usize = 8;
 
+/// What an event tells, if it is of use here.
+#[derive(Debug, PartialEq, Eq)]
+enum Told<'e> {
+    /// A container is there, and will be started.
+    Created(&'e str),
+    /// It is gone.
+    Destroyed(&'e str),
+    /// Somebody was connected to a network of berth's.
+    Connected(Connected<'e>),
+}
+
+impl<'e> Told<'e> {
+    fn read(event: &'e EventMessage) -> Option<Self> {
+        let container = || event.actor.as_ref()?.id.as_deref();
+        match (event.typ?, event.action.as_deref()?) {
+            (EventMessageTypeEnum::CONTAINER, "create") => Some(Self::Created(container()?)),
+            (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Self::Destroyed(container()?)),
+            (EventMessageTypeEnum::NETWORK, "connect") => Connected::read(event).map(Self::Connected),
+            _ => None,
+        }
+    }
+}
+
 /// Somebody who was connected.
 #[derive(Debug, PartialEq, Eq)]
 struct Connected<'e> {
@@ -37,11 +61,9 @@ struct Connected<'e> {
 }
 
 impl<'e> Connected<'e> {
-    /// Reads it from an event, if it tells of that and of a network of berth's.
+    /// Reads it, if it tells of a network of berth's.
     fn read(event: &'e EventMessage) -> Option<Self> {
-        let is_connect =
-            event.typ == Some(EventMessageTypeEnum::NETWORK) && event.action.as_deref() == Some("connect");
-        let actor = event.actor.as_ref().filter(|_| is_connect)?;
+        let actor = event.actor.as_ref()?;
         let about = actor.attributes.as_ref()?;
         let is_ours = is_ours(about.get("type")?);
         let (network, container) = (actor.id.as_deref()?, about.get("container")?);
@@ -69,21 +91,37 @@ pub(super) struct Learning<'w> {
     /// Networks that are not to be asked for now, with the containers that were connected meanwhile.
     resting: BTreeMap<String, BTreeSet<String>>,
     asking: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'w>>>,
-    places: Arc<Semaphore>,
+    /// Places to ask about containers that are started, and about those that were created: these do not wait for the others.
+    places: [Arc<Semaphore>; 2],
 }
 
 impl<'w> Learning<'w> {
     pub(super) fn new(watcher: &'w Watcher, docker: &'w Docker) -> Self {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let places = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        // What was known may have changed while nobody listened.
+        watcher.before_start().clear();
         Self { watcher, docker, resting: BTreeMap::new(), asking: FuturesUnordered::new(), places }
     }
 
     /// An event has come.
     pub(super) fn heard(&mut self, event: &EventMessage) {
-        let Some(Connected { network, container }) = Connected::read(event) else { return };
-        match self.resting.get_mut(network) {
-            Some(waiting) => drop(waiting.insert(container.to_owned())),
-            None => self.ask(network.to_owned(), [container.to_owned()].into()),
+        match Told::read(event) {
+            Some(Told::Connected(Connected { network, container })) => match self.resting.get_mut(network) {
+                Some(waiting) => drop(waiting.insert(container.to_owned())),
+                None => self.ask(network.to_owned(), [container.to_owned()].into()),
+            },
+            Some(Told::Created(container)) => {
+                let (watcher, docker) = (self.watcher, self.docker);
+                let [_, places] = &self.places;
+                let (container, places) = (container.to_owned(), Arc::clone(places));
+                self.asking.push(Box::pin(async move {
+                    let _place = places.acquire_owned().await;
+                    watcher.ask_before_start(docker, container).await;
+                    Done::Container
+                }));
+            }
+            Some(Told::Destroyed(container)) => drop(self.watcher.before_start().remove(container)),
+            None => (),
         }
     }
 
@@ -95,7 +133,8 @@ impl<'w> Learning<'w> {
             Some(Done::Network(network, found)) => {
                 for endpoint in found {
                     let (watcher, docker) = (self.watcher, self.docker);
-                    let (network, places) = (network.clone(), Arc::clone(&self.places));
+                    let [places, _] = &self.places;
+                    let (network, places) = (network.clone(), Arc::clone(places));
                     self.asking.push(Box::pin(async move {
                         // It is closed never.
                         let _place = places.acquire_owned().await;
@@ -134,10 +173,26 @@ impl Watcher {
         let inspected = docker.inspect_network(id, None).await.ok();
         let Some(network) = inspected.and_then(DockerNetwork::read) else { return Vec::new() };
         let endpoints = network.endpoints.into_iter();
-        let found: Vec<Endpoint> =
+        let mut found: Vec<Endpoint> =
             endpoints.filter(|(_, endpoint)| containers.contains(&endpoint.container)).collect();
+        for (_, endpoint) in &mut found {
+            let before_start = self.before_start();
+            let called = before_start.get(&endpoint.container).and_then(|of| of.get(&network.name));
+            endpoint.aliases = endpoint.also_called(called.into_iter().flatten().cloned());
+        }
         self.learn(id, found.clone()).await;
         found
+    }
+
+    /// Learns what a container is to be called beside its name, by networks' names, before it is started.
+    async fn ask_before_start(&self, docker: &Docker, container: String) {
+        let Ok(inspected) = docker.inspect_container(&container, None).await else { return };
+        let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let aliases = networks.into_iter().filter_map(|(name, one)| Some((name, one.aliases?)));
+        let aliases: BTreeMap<String, Vec<String>> = aliases.filter(|(_, all)| !all.is_empty()).collect();
+        if !aliases.is_empty() {
+            self.before_start().insert(container, aliases);
+        }
     }
 
     /// Learns what a container is also called. The question waits for the container's lock: until its start is over.
@@ -164,23 +219,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_connection_to_a_network_of_berths_is_one() {
+    fn of_events_only_containers_and_connections_to_networks_of_berths_are_of_use() {
         let event = |typ: &str, action: &str, driver: &str| -> EventMessage {
             let about = json!({"container": "c1", "name": "app", "type": driver});
             let event = json!({"Type": typ, "Action": action, "Actor": {"ID": "n1", "Attributes": about}});
             serde_json::from_value(event).unwrap()
         };
-        let expected = Connected { network: "n1", container: "c1" };
-        for (typ, action, driver, is_one) in [
-            ("network", "connect", "roverlay", true),
-            ("network", "connect", "roverlay:latest", true),
-            ("network", "connect", "rbridge", true),
-            ("network", "connect", "bridge", false),
-            ("network", "disconnect", "roverlay", false),
-            ("container", "start", "roverlay", false),
+        let connected = || Told::Connected(Connected { network: "n1", container: "c1" });
+        for (typ, action, driver, told) in [
+            ("network", "connect", "roverlay", Some(connected())),
+            ("network", "connect", "roverlay:latest", Some(connected())),
+            ("network", "connect", "rbridge", Some(connected())),
+            ("network", "connect", "bridge", None),
+            ("network", "disconnect", "roverlay", None),
+            ("container", "start", "roverlay", None),
+            ("container", "create", "", Some(Told::Created("n1"))),
+            ("container", "destroy", "", Some(Told::Destroyed("n1"))),
+            ("network", "create", "roverlay", None),
         ] {
             let event = event(typ, action, driver);
-            assert_eq!(Connected::read(&event).as_ref(), is_one.then_some(&expected), "{event:?}");
+            assert_eq!(Told::read(&event), told, "{event:?}");
         }
     }
 }

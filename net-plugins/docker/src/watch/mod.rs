@@ -6,6 +6,7 @@ mod learn;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,21 @@ fn is_ours(driver: &str) -> bool {
     [network::DRIVER, overlay::DRIVER].contains(&plain_driver(driver))
 }
 
+/// Whether dockerd tells what happens: names of what is connected are learned a moment later then.
+#[derive(Debug, Clone, Default)]
+pub struct Hearing(Arc<AtomicBool>);
+
+impl Hearing {
+    /// Whether it does now.
+    pub(crate) fn hears(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, hears: bool) {
+        self.0.store(hears, Ordering::Relaxed);
+    }
+}
+
 /// Watches one dockerd.
 #[derive(Clone)]
 pub struct Watcher {
@@ -50,10 +66,15 @@ pub struct Watcher {
     socket: PathBuf,
     workers: Workers,
     poked: Arc<Notify>,
+    hearing: Hearing,
     missing: Arc<Mutex<Missing>>,
     /// Aliases by endpoint: asked for once, because the question takes the container's lock.
     aliases: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+    before_start: Arc<Mutex<BeforeStart>>,
 }
+
+/// What containers are to be called beside their names, by their numbers and by networks' names: asked before they are started.
+type BeforeStart = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
 impl Watcher {
     /// Of the dockerd behind `socket`.
@@ -64,14 +85,21 @@ impl Watcher {
             socket,
             workers,
             poked: Arc::default(),
+            hearing: Hearing::default(),
             missing: Arc::default(),
             aliases: Arc::default(),
+            before_start: Arc::default(),
         }
     }
 
     /// Looks soon: dockerd started, or something happened that is no event.
     pub fn poke(&self) {
         self.poked.notify_one();
+    }
+
+    /// Whether it hears of what happens.
+    pub fn hearing(&self) -> Hearing {
+        self.hearing.clone()
     }
 
     /// Watches until `stop` is done. A dockerd that is not there, or hangs, costs a try now and then.
@@ -82,6 +110,7 @@ impl Watcher {
             tokio::select! {
                 () = &mut stop => return,
                 ended = self.connected() => {
+                    self.hearing.set(false);
                     match ended {
                         Ok(()) => pause = RETRY.0,
                         Err(why) => {
@@ -141,6 +170,8 @@ impl Watcher {
             if let Err(why) = self.look(docker, if all { Depth::All } else { Depth::News }).await {
                 return why;
             }
+            // The events were asked for before.
+            self.hearing.set(true);
             let again = if self.missing().is_empty() { EVERY } else { MISSING_FOR };
             tokio::select! {
                 () = heard.notified() => (),
@@ -204,6 +235,10 @@ impl Watcher {
 
     fn aliases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<String>>> {
         self.aliases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn before_start(&self) -> std::sync::MutexGuard<'_, BeforeStart> {
+        self.before_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Other names of containers. They only embellish: what is not answered is left out.

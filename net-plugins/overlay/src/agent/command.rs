@@ -26,6 +26,8 @@ pub(super) enum Command {
     Room(AskNetwork, Reply<()>),
     /// Records of attachments were changed.
     Changed(Changed, Reply<Published>),
+    /// Records of attachments were made whose names come soon.
+    Nameless(Changed, Reply<()>),
     /// This node joined a cluster, or left it.
     Joined(Reply<()>),
     /// How is it?

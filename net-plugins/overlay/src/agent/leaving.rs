@@ -76,6 +76,7 @@ impl Agent {
         self.tended.remove(name);
         self.elsewhere.forget_network(name);
         self.wanted.retain(|key, _| !is_of(key, name));
+        self.nameless.retain(|key, _| !is_of(key, name));
         if was_encrypted {
             self.encrypt(false).await?;
         }

@@ -19,6 +19,7 @@ mod encrypt;
 mod hands;
 mod leaving;
 pub mod local;
+mod nameless;
 mod networks;
 mod news;
 mod publish;

@@ -14,7 +14,7 @@ use crate::cluster::{ClusterError, EntryKey};
 use crate::wire::{Changed, Published, Refusal};
 
 /// How long somebody waits for the cluster to have a change. What takes longer is published later.
-const WAITS: Duration = Duration::from_secs(2);
+pub(super) const WAITS: Duration = Duration::from_secs(2);
 
 /// Writes that are under way at once.
 const AT_ONCE: usize = 64;
@@ -33,28 +33,13 @@ impl Agent {
         changed: Changed,
         reply: Reply<Published>,
     ) -> Result<(), AgentError> {
-        let Some(link) = &self.link else {
-            let refusal = self.unlinked.as_deref().map_or_else(Refusal::not_joined, not_linked);
-            answer(reply, Err(refusal));
-            return Ok(());
-        };
-        let (me, joined, keys) = (link.me(), self.joined.clone(), changed.attachments);
-        let found = self.with(move |hands| hands.wanted_of(&me, &joined, &keys)).await?;
-        let found = match found {
-            Ok(found) => found,
-            Err(err) => {
-                answer(reply, Err(Refusal::new(crate::wire::RefusalCode::Failed, Chain(&err).to_string())));
+        let keys = match self.take_up(changed).await? {
+            Ok(keys) => keys,
+            Err(refusal) => {
+                answer(reply, Err(refusal));
                 return Ok(());
             }
         };
-        let keys: BTreeSet<EntryKey> = found.iter().map(|(key, _)| key.clone()).collect();
-        self.refused.retain(|key| !keys.contains(key));
-        for (key, wanted) in found {
-            match wanted {
-                Some(wanted) => drop(self.wanted.insert(key, wanted)),
-                None => drop(self.wanted.remove(&key)),
-            }
-        }
         if let Some(why) = self.cannot_write() {
             answer(reply, Ok(Published::Later(why)));
             return Ok(());
@@ -68,6 +53,34 @@ impl Agent {
         }
         self.tend_soon();
         Ok(())
+    }
+
+    /// Reads what this node is to publish of records that were changed. Nothing that was known of them holds any more.
+    pub(super) async fn take_up(
+        &mut self,
+        changed: Changed,
+    ) -> Result<Result<BTreeSet<EntryKey>, Refusal>, AgentError> {
+        let Some(link) = &self.link else {
+            return Ok(Err(self.unlinked.as_deref().map_or_else(Refusal::not_joined, not_linked)));
+        };
+        let (me, joined, keys) = (link.me(), self.joined.clone(), changed.attachments);
+        let found = match self.with(move |hands| hands.wanted_of(&me, &joined, &keys)).await? {
+            Ok(found) => found,
+            Err(err) => {
+                return Ok(Err(Refusal::new(crate::wire::RefusalCode::Failed, Chain(&err).to_string())));
+            }
+        };
+        let mut keys = BTreeSet::new();
+        for (key, wanted) in found {
+            self.refused.remove(&key);
+            self.nameless.remove(&key);
+            match wanted {
+                Some(wanted) => drop(self.wanted.insert(key.clone(), wanted)),
+                None => drop(self.wanted.remove(&key)),
+            }
+            keys.insert(key);
+        }
+        Ok(Ok(keys))
     }
 
     /// Why nothing can be written now, if so.
@@ -98,7 +111,8 @@ impl Agent {
         let (name, cluster) = (&link.membership.name, &link.cluster);
         let generation = self.view.next_generation(unix_ms().unsigned_abs());
         let known = (&self.view, &self.acknowledged);
-        let not_now: BTreeSet<EntryKey> = self.writing.union(&self.refused).cloned().collect();
+        let not_now = self.writing.iter().chain(&self.refused).chain(self.nameless.keys());
+        let not_now: BTreeSet<EntryKey> = not_now.cloned().collect();
         let writes = due(known, name, &self.wanted, &not_now, only, generation);
         let room = AT_ONCE.saturating_sub(self.writing.len());
         // Whoever waits for a write of its own is not made to wait for others.

@@ -24,6 +24,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/share", post(|to, body| asked(to, body, Command::Share)))
         .route("/v1/room", post(|to, body| asked(to, body, Command::Room)))
         .route("/v1/changed", post(|to, body| asked(to, body, Command::Changed)))
+        .route("/v1/nameless", post(|to, body| asked(to, body, Command::Nameless)))
         .route("/v1/joined", post(|to| said(to, Command::Joined)))
         .route("/v1/status", get(|to| said(to, Command::Status)))
         .route("/v1/ping", get(|| async { answer(&()) }))

@@ -17,6 +17,7 @@ use super::elsewhere::Recorded;
 use super::encrypt::Standing;
 use super::hands::Hands;
 use super::local::Me;
+use super::nameless::Checked;
 use super::networks::Claimed;
 use super::publish::{Acknowledged, Write};
 use super::publishing::Waiting;
@@ -70,6 +71,9 @@ pub(super) struct Agent {
     pub(super) writing: BTreeSet<EntryKey>,
     /// What the cluster refused and is not to be asked for at once again.
     pub(super) refused: BTreeSet<EntryKey>,
+    /// Whose names are awaited, and until when: they are published together.
+    pub(super) nameless: BTreeMap<EntryKey, Instant>,
+    pub(super) checks: JoinSet<Checked>,
     pub(super) writes: JoinSet<(Write, Result<(), ClusterError>)>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) claims: JoinSet<Claimed>,
@@ -124,13 +128,14 @@ enum Event {
     Command(Option<Command>),
     Cluster(Option<FromCluster>),
     Written(Write, Result<(), ClusterError>),
+    Checked(Checked),
     Claimed(Claimed),
     Links,
     Round,
     /// A generation of keys is over.
     Turn,
     Tend,
-    /// A deadline of somebody who waits, or of a silent node's names.
+    /// A deadline of somebody who waits, of names that are awaited, or of a silent node's.
     Deadline,
     Stop,
 }
@@ -172,6 +177,8 @@ impl Agent {
             acknowledged: Acknowledged::default(),
             writing: BTreeSet::new(),
             refused: BTreeSet::new(),
+            nameless: BTreeMap::new(),
+            checks: JoinSet::new(),
             writes: JoinSet::new(),
             waiting: Vec::new(),
             claims: JoinSet::new(),
@@ -210,6 +217,10 @@ impl Agent {
                         Ok((write, outcome)) => Event::Written(write, outcome),
                         Err(err) => return Err(AgentError::Thread(err.to_string())),
                     },
+                    Some(checked) = self.checks.join_next() => match checked {
+                        Ok(checked) => Event::Checked(checked),
+                        Err(err) => return Err(AgentError::Thread(err.to_string())),
+                    },
                     told = told => Event::Cluster(told),
                     command = self.commands.recv() => Event::Command(command),
                     Some(claimed) = self.claims.join_next() => match claimed {
@@ -230,6 +241,7 @@ impl Agent {
                 // The session's tasks end only with it.
                 Event::Cluster(None) => return Err(AgentError::Thread("the cluster's".to_owned())),
                 Event::Written(write, outcome) => self.written(write, outcome),
+                Event::Checked(checked) => self.checked(checked),
                 Event::Claimed(claimed) => self.claimed(claimed).await?,
                 Event::Links => {
                     let (news, encryption) = self.watcher.news();
@@ -272,6 +284,7 @@ impl Agent {
             Command::Share(ask, reply) => self.share(ask, reply),
             Command::Room(ask, reply) => self.room(&ask, reply),
             Command::Changed(changed, reply) => self.changed(changed, reply).await?,
+            Command::Nameless(changed, reply) => self.nameless(changed, reply).await?,
             Command::Joined(reply) => {
                 self.load().await?;
                 self.tell_sharer();
@@ -286,13 +299,15 @@ impl Agent {
     fn next_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until);
         let awaited = self.awaited.iter().map(|(_, until, _)| *until);
-        waiting.chain(awaited).chain(self.silence.next(Instant::now())).min()
+        let nameless = self.nameless.values().copied();
+        waiting.chain(awaited).chain(nameless).chain(self.silence.next(Instant::now())).min()
     }
 
     async fn deadlines(&mut self) -> Result<(), AgentError> {
         let now = Instant::now();
         self.give_up_waiting(now);
         self.give_up_awaited(now);
+        self.publish_nameless(now);
         self.names_anew(now).await
     }
 

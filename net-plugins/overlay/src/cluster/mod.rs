@@ -178,6 +178,9 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     /// [`ClusterError::Taken`] if an address of it is another's.
     fn put_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()>;
 
+    /// Whether [`Cluster::put_attachment`] would be refused, and how. Nothing is written.
+    fn check_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()>;
+
     /// Removes an attachment, if it is not newer than `generation`. Gone already is success.
     fn remove_attachment<'a>(&'a self, key: &'a EntryKey, generation: u64) -> Answer<'a, ()>;
 

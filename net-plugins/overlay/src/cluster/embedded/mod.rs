@@ -176,6 +176,10 @@ impl Cluster for Embedded {
         Box::pin(async { self.shared.attach(attachment) })
     }
 
+    fn check_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()> {
+        Box::pin(async { self.shared.check(attachment) })
+    }
+
     fn remove_attachment<'a>(&'a self, key: &'a EntryKey, generation: u64) -> Answer<'a, ()> {
         Box::pin(async move { self.shared.detach(key, generation) })
     }

@@ -258,39 +258,48 @@ impl Shared {
     pub(super) fn attach(&self, attachment: &OverlayAttachment) -> Result<(), ClusterError> {
         self.own_only(&attachment.node)?;
         self.alter(|state| {
-            let OverlayAttachment { network, addresses, .. } = attachment;
-            if !state.file.networks.contains_key(network) {
-                return Err(ClusterError::NoNetwork { cluster: self.name(), network: network.clone() });
-            }
-            let key = attachment.key();
-            if let Some((address, owner)) = state.of_another(attachment) {
+            self.refuse(state, attachment)?;
+            state.set(attachment.key(), Some(Entry::Attachment(attachment.clone())));
+            Ok(())
+        })
+    }
+
+    /// Whether [`Self::attach`] would be refused.
+    pub(super) fn check(&self, attachment: &OverlayAttachment) -> Result<(), ClusterError> {
+        self.own_only(&attachment.node)?;
+        self.refuse(&self.lock(), attachment)
+    }
+
+    fn refuse(&self, state: &State, attachment: &OverlayAttachment) -> Result<(), ClusterError> {
+        let OverlayAttachment { network, addresses, .. } = attachment;
+        if !state.file.networks.contains_key(network) {
+            return Err(ClusterError::NoNetwork { cluster: self.name(), network: network.clone() });
+        }
+        let key = attachment.key();
+        if let Some((address, owner)) = state.of_another(attachment) {
+            let what = format!("address {address} of network `{network}`");
+            return Err(ClusterError::Taken {
+                what,
+                holder: format!("node {owner} (the file deals its part to it)"),
+            });
+        }
+        for address in addresses.iter() {
+            let holder = state.entries.values().find(|entry| holds(entry, network, *address, &key));
+            if let Some(Entry::Attachment(holder)) = holder {
                 let what = format!("address {address} of network `{network}`");
                 return Err(ClusterError::Taken {
                     what,
-                    holder: format!("node {owner} (the file deals its part to it)"),
+                    holder: format!("an attachment on {}", holder.node),
                 });
             }
-            for address in addresses.iter() {
-                let holder = state.entries.values().find(|entry| holds(entry, network, *address, &key));
-                if let Some(Entry::Attachment(holder)) = holder {
-                    let what = format!("address {address} of network `{network}`");
-                    return Err(ClusterError::Taken {
-                        what,
-                        holder: format!("an attachment on {}", holder.node),
-                    });
-                }
+        }
+        match state.entries.get(&key) {
+            Some(Entry::Attachment(now)) if now.generation > attachment.generation => {
+                let holder = format!("a newer record (generation {})", now.generation);
+                Err(ClusterError::Taken { what: format!("attachment `{}`", key.path()), holder })
             }
-            match state.entries.get(&key) {
-                Some(Entry::Attachment(now)) if now.generation > attachment.generation => {
-                    let holder = format!("a newer record (generation {})", now.generation);
-                    Err(ClusterError::Taken { what: format!("attachment `{}`", key.path()), holder })
-                }
-                _ => {
-                    state.set(key, Some(Entry::Attachment(attachment.clone())));
-                    Ok(())
-                }
-            }
-        })
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn detach(&self, key: &EntryKey, generation: u64) -> Result<(), ClusterError> {

@@ -36,6 +36,17 @@ impl EtcdCluster {
         }
     }
 
+    /// What [`Self::attach`] would decide, by a read.
+    pub(super) async fn check(&self, attachment: &OverlayAttachment) -> Result<(), ClusterError> {
+        let places = Places::of(attachment);
+        let question = Question { keys: places.keys(), ..Question::default() };
+        let decide =
+            |seen: &Seen| self.decide_attach(attachment, &places, &None, seen).map(|_| Decision::Done);
+        let (seen, _) = self.change(question, decide).await?;
+        self.remember([&places.network, &places.epoch], &seen);
+        Ok(())
+    }
+
     fn decide_attach(
         &self,
         attachment: &OverlayAttachment,

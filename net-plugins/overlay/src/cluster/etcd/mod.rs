@@ -118,6 +118,10 @@ impl Cluster for EtcdCluster {
         Box::pin(self.attach(attachment))
     }
 
+    fn check_attachment<'a>(&'a self, attachment: &'a OverlayAttachment) -> Answer<'a, ()> {
+        Box::pin(self.check(attachment))
+    }
+
     fn remove_attachment<'a>(&'a self, key: &'a EntryKey, generation: u64) -> Answer<'a, ()> {
         Box::pin(self.detach(key, generation))
     }
