@@ -24,7 +24,8 @@ pub(super) fn chains() -> Vec<ChainDef> {
     let mut pre = ChainDef::base("pre", NfChainType::Filter, NfHook::Prerouting, -300);
     pre.rule([within(iif(), &GUARDED), goto("guard")]);
     pre.rule([within(iif(), &GUARDED_MAC_ONLY), goto("guard_mac")]);
-    let guards = [ChainDef::regular(ADVERTISED), guard4(), guard_arp(), guard6(), guard(), guard_mac()];
+    let advertised = ChainDef::regular(ADVERTISED);
+    let guards = [advertised, guard4(), guard_arp(), known6(), guard6(), guard(), guard_mac()];
     guards.into_iter().chain([pre, forward_across(), forward()]).collect()
 }
 
@@ -75,15 +76,23 @@ fn udp(source: u32, destination: u32) -> [Stmt; 2] {
 }
 
 /// Splits by protocol. Everything that is not IPv4, ARP or IPv6 ends here: BPDUs, LLC, foreign tags, LLDP.
+///
+/// Who sends by an own address also has the MAC address that goes with it, so one lookup tells both: of packets nothing else is
+/// asked first.
 fn guard() -> ChainDef {
     let mut chain = ChainDef::regular("guard");
-    chain.noted("foreign MAC address", [outside(own_mac(), &ALLOWED_MAC), count(), drop()]);
     chain.rule([eq(ether("type"), text("ip")), goto("guard4")]);
     chain.rule([eq(ether("type"), text("ip6")), goto("guard6")]);
+    foreign_mac(&mut chain);
     chain.rule([eq(ether("type"), text("arp")), goto("guard_arp")]);
     chain.rule([eq(ether("type"), text("8021q")), within(iif(), &TRUNK), accept()]);
     chain.noted("foreign protocol", [count(), drop()]);
     chain
+}
+
+/// Ends what is not sent by a port's own MAC address.
+fn foreign_mac(chain: &mut ChainDef) {
+    chain.noted("foreign MAC address", [outside(own_mac(), &ALLOWED_MAC), count(), drop()]);
 }
 
 fn guard4() -> ChainDef {
@@ -91,6 +100,7 @@ fn guard4() -> ChainDef {
     chain.noted("DHCP server", udp(67, 68).into_iter().chain([count(), drop()]));
     let own = concat([iif(), ether("saddr"), payload("ip", "saddr")]);
     chain.rule([within(own, &ALLOWED4), accept()]);
+    foreign_mac(&mut chain);
     // A DHCP client that has no address yet.
     let unspecified = eq(payload("ip", "saddr"), text("0.0.0.0"));
     chain.rule([unspecified].into_iter().chain(udp(68, 67)).chain([accept()]));
@@ -115,11 +125,9 @@ fn guard_arp() -> ChainDef {
 
 fn guard6() -> ChainDef {
     let mut chain = ChainDef::regular("guard6");
-    chain.noted(
-        "router advertisement or redirect",
-        [icmpv6([icmpv6::ROUTER_ADVERT, icmpv6::REDIRECT]), count(), drop()],
-    );
-    chain.noted("DHCPv6 server", udp(547, 546).into_iter().chain([count(), drop()]));
+    let own = concat([iif(), ether("saddr"), payload("ip6", "saddr")]);
+    chain.rule([within(own, &ALLOWED6), goto("known6")]);
+    foreign_mac(&mut chain);
     // Before an address is there: duplicate address detection, and the reports that join its groups.
     let early = [
         icmpv6::MLD_REPORT,
@@ -129,8 +137,18 @@ fn guard6() -> ChainDef {
         icmpv6::MLD2_REPORT,
     ];
     chain.rule([eq(payload("ip6", "saddr"), text("::")), icmpv6(early), accept()]);
-    let own = concat([iif(), ether("saddr"), payload("ip6", "saddr")]);
-    chain.noted("foreign IPv6 address", [outside(own, &ALLOWED6), count(), drop()]);
+    chain.noted("foreign IPv6 address", [count(), drop()]);
+    chain
+}
+
+/// What is sent by an own IPv6 address.
+fn known6() -> ChainDef {
+    let mut chain = ChainDef::regular("known6");
+    chain.noted(
+        "router advertisement or redirect",
+        [icmpv6([icmpv6::ROUTER_ADVERT, icmpv6::REDIRECT]), count(), drop()],
+    );
+    chain.noted("DHCPv6 server", udp(547, 546).into_iter().chain([count(), drop()]));
     chain.rule([icmpv6([icmpv6::NEIGHBOUR_ADVERT]), jump(ADVERTISED)]);
     chain.noted("advertised foreign address", [icmpv6([icmpv6::NEIGHBOUR_ADVERT]), count(), drop()]);
     // Always true where the headers could be followed to a protocol; where they could not, the rules above that look
@@ -143,7 +161,7 @@ fn guard6() -> ChainDef {
 /// Ports of networks that hand out no addresses: the sender is checked, what it says is the network's own affair.
 fn guard_mac() -> ChainDef {
     let mut chain = ChainDef::regular("guard_mac");
-    chain.noted("foreign MAC address", [outside(own_mac(), &ALLOWED_MAC), count(), drop()]);
+    foreign_mac(&mut chain);
     // IEEE 802.1D reserved group addresses: spanning tree, link aggregation, LLDP.
     let group = and(ether("daddr"), text("ff:ff:ff:ff:ff:f0"));
     chain.noted("bridge protocol", [eq(group, text("01:80:c2:00:00:00")), count(), drop()]);

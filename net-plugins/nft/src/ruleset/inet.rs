@@ -11,6 +11,7 @@ use crate::schema::*;
 /// What differs between the rules of the two families.
 struct Fam {
     ip: &'static str,
+    nfproto: &'static str,
     nat: NATFamily,
     /// Destinations that are never masqueraded.
     multicast: Expr,
@@ -35,6 +36,7 @@ impl Fam {
     fn v4() -> Self {
         Self {
             ip: "ip",
+            nfproto: "ipv4",
             nat: NATFamily::IP,
             multicast: prefix("224.0.0.0", 4),
             subnets: &SUBNETS4,
@@ -58,6 +60,7 @@ impl Fam {
     fn v6() -> Self {
         Self {
             ip: "ip6",
+            nfproto: "ipv6",
             nat: NATFamily::IP6,
             multicast: prefix("ff00::", 8),
             subnets: &SUBNETS6,
@@ -76,6 +79,11 @@ impl Fam {
             range_addr: &RANGE_ADDR6,
             hostrange_addr: &HOSTRANGE_ADDR6,
         }
+    }
+
+    /// Asked first, it spares the other family's packets what follows.
+    fn only(&self) -> Stmt {
+        eq(meta(MetaKey::Nfproto), text(self.nfproto))
     }
 
     fn saddr(&self) -> Expr {
@@ -109,7 +117,7 @@ pub(super) fn chains() -> Vec<ChainDef> {
     }
     chains.extend([nat_pre, nat_out, nat_post(&families)]);
     // The jumped-to chain first, then the one that jumps.
-    chains.extend([forward_ours(), forwarding(), input(&families)]);
+    chains.extend([forward_ours(), forwarding(&families), input(&families)]);
     chains
 }
 
@@ -140,8 +148,8 @@ fn raw_pre(families: &[Fam]) -> ChainDef {
     );
     for fam in families {
         // The host reaches its own gateway addresses over `lo`.
-        let statements =
-            [not_lo(), outside(iif(), &BRIDGES), within(fam.daddr(), fam.subnets), count(), drop()];
+        let of_a_container = within(fam.daddr(), fam.subnets);
+        let statements = [fam.only(), not_lo(), outside(iif(), &BRIDGES), of_a_container, count(), drop()];
         chain.noted("container address by a foreign way", statements);
     }
     for fam in families {
@@ -213,14 +221,13 @@ fn nat_post(families: &[Fam]) -> ChainDef {
 }
 
 /// Picks what concerns berth. The priority is before every usual filter, so that berth's mark is there to be seen.
-fn forwarding() -> ChainDef {
+fn forwarding(families: &[Fam]) -> ChainDef {
     let mut chain = ChainDef::base("forwarding", NfChainType::Filter, NfHook::Forward, -10);
     chain.rule([within(iif(), &BRIDGES), goto("forward_ours")]);
     chain.rule([within(oif(), &BRIDGES), goto("forward_ours")]);
     // berth turned forwarding on for containers; that must not make a router of the host.
-    for (family, closed) in [("ipv4", &CLOSED_ROUTER4), ("ipv6", &CLOSED_ROUTER6)] {
-        let of_family = eq(meta(MetaKey::Nfproto), text(family));
-        let statements = [of_family, within(iif(), closed), within(oif(), closed), count(), drop()];
+    for (fam, closed) in families.iter().zip([&CLOSED_ROUTER4, &CLOSED_ROUTER6]) {
+        let statements = [fam.only(), within(iif(), closed), within(oif(), closed), count(), drop()];
         chain.noted("not a router", statements);
     }
     chain
