@@ -1,5 +1,6 @@
 //! A real etcd, of one member.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use berth_integration::{Cmd, Host, Proc, eventually};
@@ -50,10 +51,19 @@ impl<'h> Etcd<'h> {
         self.json(&["get", "x"])["header"]["revision"].as_u64().unwrap()
     }
 
-    /// How often the keys that begin so were written since they are there.
-    pub(crate) fn versions(&self, prefix: &str) -> u64 {
-        let keys = self.json(&["get", "--prefix", prefix])["kvs"].take();
-        keys.as_array().into_iter().flatten().map(|key| key["version"].as_u64().unwrap()).sum()
+    /// Writes later than `revision` of keys that begin with `prefix`, removals among them.
+    pub(crate) fn writes_below(&self, prefix: &str, revision: u64) -> u64 {
+        let from = (revision + 1).to_string();
+        // A watch tells of what was at once, and then waits.
+        let told = self.host.cmd("timeout").args(["1", "etcdctl", "--endpoints", &self.url]);
+        let told = told.args(["watch", "--prefix", prefix, "--rev", &from, "-w", "json"]).output().stdout;
+        let answers = serde_json::Deserializer::from_str(&told).into_iter::<Value>().map(Result::unwrap);
+        let mut revisions = BTreeSet::new();
+        for answer in answers {
+            let events = answer["Events"].as_array().into_iter().flatten();
+            revisions.extend(events.map(|event| event["kv"]["mod_revision"].as_u64().unwrap()));
+        }
+        revisions.len() as u64
     }
 
     fn json(&self, args: &[&str]) -> Value {

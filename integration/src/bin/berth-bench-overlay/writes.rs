@@ -8,26 +8,27 @@ use crate::stage::{Member, NETWORK, Stage};
 
 const ATTACHES: u32 = 100;
 
-/// After this long nothing more is written: blocks are looked after and names compared within a second or two.
+/// Before and after: this long after an attach nothing more is written: blocks are looked after and names compared within a second or two.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Writes of etcd's log so far.
+/// Writes of etcd's log.
 pub(crate) struct Writes {
     all: u64,
-    /// Of these, those of blocks.
+    /// Of these, those of blocks: fetched early, and given back after others were removed.
     blocks: u64,
 }
 
 impl Writes {
-    /// Counts them once what follows from earlier attaches is written.
-    pub(crate) fn count(stage: &Stage) -> Self {
-        std::thread::sleep(SETTLED);
-        Self { all: stage.etcd.revision(), blocks: stage.etcd.versions("/berth/v1/blk/") }
-    }
-
-    /// Those since `before`.
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        Self { all: self.all - before.all, blocks: self.blocks - before.blocks }
+    /// Those that follow from `attaching`.
+    pub(crate) fn of(stage: &Stage, attaching: impl FnOnce()) -> Self {
+        let settled = || {
+            std::thread::sleep(SETTLED);
+            stage.etcd.revision()
+        };
+        let before = settled();
+        attaching();
+        let all = settled() - before;
+        Self { all, blocks: stage.etcd.writes_below("/berth/v1/blk/", before) }
     }
 
     /// For each of `attaches`, without those of blocks.
@@ -45,10 +46,10 @@ pub(crate) fn measure(stage: &Stage) {
     let node = &stage.nodes[0];
     // The network is joined, and blocks are claimed as they are at rest.
     let first = node.attach(NETWORK, "first").0;
-    let before = Writes::count(stage);
-    let attached: Vec<_> =
-        (0..ATTACHES).map(|number| node.attach(NETWORK, &format!("w{number}")).0).collect();
-    let writes = Writes::count(stage).since(&before);
+    let mut attached = Vec::new();
+    let writes = Writes::of(stage, || {
+        attached.extend((0..ATTACHES).map(|number| node.attach(NETWORK, &format!("w{number}")).0));
+    });
     row("writes of etcd for an attach, of 100", "", writes.each(ATTACHES), None, Wanted::AtMost(1.0));
     let blocks = writes.blocks_each(ATTACHES);
     row("writes for blocks fetched early meanwhile, for an attach", "", blocks, None, Wanted::Nothing);
