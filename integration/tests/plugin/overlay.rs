@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use crate::caller::{Answer, answer, endpoint_id, network_id};
 
-/// The file of the cluster: two networks, one of which is internal.
+/// The file of the cluster: of its networks one is internal, and of one many addresses are dealt to each peer.
 const PEERS: &str = r#"{
   "v": 1,
   "peers": [{"name": "n1", "vteps": ["192.0.2.2"]}],
   "networks": [
     {"name": "app", "vni": 4096, "subnets": ["10.7.0.0/24", "fd07::/64"], "mtu": 1400},
-    {"name": "inner", "vni": 4097, "subnets": ["10.8.0.0/24"], "internal": true}
+    {"name": "inner", "vni": 4097, "subnets": ["10.8.0.0/24"], "internal": true},
+    {"name": "wide", "vni": 4098, "subnets": ["10.16.0.0/16"]}
   ]
 }
 "#;
@@ -25,8 +26,13 @@ struct Caller<'h> {
 
 /// Runs `test` on a host that has joined the cluster.
 fn overlay_test(test: impl FnOnce(&mut Caller<'_>)) {
+    roles_test("docker,overlay", test);
+}
+
+/// The same with certain roles in the one daemon.
+fn roles_test(roles: &str, test: impl FnOnce(&mut Caller<'_>)) {
     engine_test(&[], |host| {
-        let daemon = Berthd::new(host, &["--roles", "docker,overlay"]);
+        let daemon = Berthd::new(host, &["--roles", roles]);
         let file = host.dir().join("peers.json");
         std::fs::write(&file, PEERS).unwrap();
         berth(host, ["node", "join", "--name", "n1", "--peers", file.to_str().unwrap()]).run();
@@ -83,10 +89,15 @@ impl Caller<'_> {
         self.call("NetworkDriver.CreateEndpoint", &endpoint(e, address))
     }
 
+    /// The agent, as it is looked at.
+    fn status(&self) -> Value {
+        let text = berth(self.host, ["overlay", "status", "--json"]).output().stdout;
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// The networks that this host is on, by its agent.
     fn networks(&self) -> Vec<String> {
-        let text = berth(self.host, ["overlay", "status", "--json"]).output().stdout;
-        let status: Value = serde_json::from_str(&text).unwrap();
+        let status = self.status();
         let networks = status["networks"].as_array().unwrap().iter();
         networks.map(|network| network["name"].as_str().unwrap().to_owned()).collect()
     }
@@ -243,6 +254,32 @@ fn what_is_not_the_clusters_is_refused_and_it_says_what_to_type() {
         docker.refuses("NetworkDriver.CreateEndpoint", &endpoint(1, "10.7.0.7/24"), "does not know network");
         docker.call(create, &app(2));
         docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(2)}));
+    });
+}
+
+/// The calls wait for the agent and the DNS server, which are in the same process.
+#[test]
+fn a_crowd_of_calls_leaves_room_for_the_roles_that_it_waits_for() {
+    roles_test("docker,overlay,dns", |docker| {
+        let wide = docker.call("IpamDriver.RequestPool", &pool(json!({"network": "wide"}), "", false));
+        let wide = wide["PoolID"].as_str().unwrap();
+        let create = network(1, json!({"network": "wide"}), "10.16.0.0/16", "10.16.0.1/16");
+        docker.call("NetworkDriver.CreateNetwork", &create);
+        let docker = &*docker;
+        let at_once = |call: &(dyn Fn(u32) + Sync)| {
+            std::thread::scope(|scope| (0..60).for_each(|e| drop(scope.spawn(move || call(e)))));
+        };
+        at_once(&|e| drop(docker.endpoint(e, &docker.hold(wide, ""))));
+        assert_eq!(
+            (&docker.status()["unpublished"], &docker.status()["networks"][0]["here"]),
+            (&json!(0), &json!(61))
+        );
+        at_once(&|e| {
+            docker.call("NetworkDriver.Leave", &about(e));
+            docker.call("NetworkDriver.DeleteEndpoint", &about(e));
+        });
+        assert_eq!(docker.attachments(), json!([]));
+        docker.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": network_id(1)}));
     });
 }
 

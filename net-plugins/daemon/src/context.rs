@@ -13,9 +13,16 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::Cli;
 use crate::roles::Role;
 
-/// Threads for blocking calls of all roles together. Changes of the network mostly wait for the kernel or for each
-/// other, so more than there are processors pays, up to here.
-pub(crate) const THREADS: usize = 16;
+/// Blocking calls of engines that run at once, of all roles together. Changes of the network mostly wait for the kernel or for
+/// each other, so more than there are processors pays, up to here.
+const CALLS: usize = 16;
+
+/// Threads beside those of calls, for what roles do themselves: calls ask the overlay agent and the DNS server, in this process
+/// or in another, and wait for their answers.
+const OWN: usize = 16;
+
+/// Threads for all that blocks.
+pub(crate) const THREADS: usize = CALLS + OWN;
 
 /// What a role may use.
 #[derive(Debug, Clone)]
@@ -89,7 +96,7 @@ impl Shared {
         let (sender, receiver) = mpsc::channel(16);
         Ok(Self {
             dirs: cli.dirs()?,
-            workers: Workers::new(THREADS),
+            workers: Workers::new(CALLS),
             docker_socket: cli.docker_socket()?,
             overlay: cli.overlay(),
             on_demand: cli.on_demand,
