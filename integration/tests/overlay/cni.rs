@@ -3,9 +3,38 @@
 use std::time::{Duration, Instant};
 
 use berth_integration::eventually;
+use berth_overlay::wire::Changed;
+use berth_types::{AttachmentKey, ContainerId};
 use serde_json::json;
 
 use crate::stage::{SOON, stage_test};
+
+/// An engine that says names a moment later has its attachment published with them; one that never does, without.
+#[test]
+fn an_attachment_whose_names_never_come_is_published_all_the_same() {
+    stage_test(2, |stage| {
+        let [one, two] = &stage.nodes[..] else { panic!("two nodes") };
+        one.berth("network create -d overlay blue --subnet 10.5.0.0/24");
+        let (web, db) = (one.add("c1", "web"), two.add("c2", "db"));
+        let key = AttachmentKey {
+            network: "blue".parse().unwrap(),
+            container: ContainerId::new("c1").unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let record = "/berth/v1/ep/blue/c/n1/c1/";
+        let changed = Changed { attachments: vec![key] };
+        berth_overlay::call::nameless(&one.host.run_dir(), &changed).unwrap();
+        // Lost by somebody's hand, it is not written again at once.
+        stage.etcd.ctl(&["del", "--prefix", record]);
+        eventually(SOON, || match stage.etcd.ctl(&["get", "--prefix", record, "--keys-only"]) {
+            nothing if nothing.is_empty() => Err("not published".to_owned()),
+            _ => Ok(()),
+        });
+        db.reaches(&web);
+        web.del();
+        db.del();
+    });
+}
 
 /// In what time a name is answered on all hosts, on any machine.
 const NAMED: Duration = Duration::from_secs(5);

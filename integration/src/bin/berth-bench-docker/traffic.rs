@@ -12,7 +12,7 @@ use crate::{BESIDE, DRIVERS, driver_network, network, run};
 
 /// How long bytes are sent in one turn: as much as two turns that follow each other have of the machine in common.
 const SENDING: Duration = Duration::from_millis(25);
-const TURNS: usize = 600;
+const TURNS: usize = 1200;
 
 /// Where it is sent to, what that is called, and how many times Docker's throughput is wanted.
 const TARGETS: [(&str, &str, f64); 2] = [

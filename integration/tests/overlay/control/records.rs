@@ -137,8 +137,14 @@ fn everything(debian: Debian) {
             cluster.put_attachment(&moved).await.unwrap();
             assert_eq!(etcd.revision(), before + 2);
             cluster.put_attachment(&attachment(&one, "c2", "10.0.0.2", 1)).await.unwrap();
-            let taken = cluster.put_attachment(&attachment(&one, "c3", "10.0.0.3", 9)).await;
-            assert_taken(taken, "address 10.0.0.3 of network `blue` is taken: container c1 on n1 has it");
+            let third = attachment(&one, "c3", "10.0.0.3", 9);
+            let refused = "address 10.0.0.3 of network `blue` is taken: container c1 on n1 has it";
+            assert_taken(cluster.put_attachment(&third).await, refused);
+            // Whether it would be is said without a write.
+            let before_asked = etcd.revision();
+            assert_taken(cluster.check_attachment(&third).await, refused);
+            cluster.check_attachment(&attachment(&one, "c3", "10.0.0.4", 9)).await.unwrap();
+            assert_eq!(etcd.revision(), before_asked);
             assert_taken(
                 cluster.put_attachment(&attached).await.and(Ok(())),
                 "address 10.0.0.2 of network `blue` is taken: container c2 on n1 has it",
