@@ -8,7 +8,7 @@ use crate::stage::{Member, NETWORK, Stage};
 
 const ATTACHES: u32 = 100;
 
-/// Before and after: this long after an attach nothing more is written: blocks are looked after and names compared within a second or two.
+/// How long after an attach nothing more is written: blocks are looked after and names compared within a second or two.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Writes of etcd's log.
