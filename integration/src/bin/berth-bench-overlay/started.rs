@@ -110,12 +110,7 @@ fn together(docker: &Dockerd<'_>, network: &str, eye: &Eye) {
 /// What a start costs the cluster.
 fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
     let version = docker.run("version --format {{.Server.Version}}");
-    // Docker may tell an alias only after the start (ADR 9): that is a change of what was attached.
-    let kinds = [
-        ("", "", Wanted::AtMost(1.0)),
-        (" with a `--network-alias`", "--network-alias also ", Wanted::Nothing),
-    ];
-    for (what, also, wanted) in kinds {
+    for (what, also) in [("", ""), (" with a `--network-alias`", "--network-alias also ")] {
         let names: Vec<String> = (0..WRITTEN).map(|number| format!("w{number}")).collect();
         let writes = Writes::of(stage, || {
             for name in &names {
@@ -124,7 +119,7 @@ fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
         });
         let words =
             format!("writes of etcd for a container{what} that `docker run` starts (Docker {version})");
-        row(&words, "", writes.each(WRITTEN), None, wanted);
+        row(&words, "", writes.each(WRITTEN), None, Wanted::AtMost(1.0));
         docker.run(&format!("rm --force {}", names.join(" ")));
     }
 }
