@@ -91,16 +91,24 @@ pub(super) struct Learning<'w> {
     /// Networks that are not to be asked for now, with the containers that were connected meanwhile.
     resting: BTreeMap<String, BTreeSet<String>>,
     asking: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'w>>>,
-    /// Places to ask about containers that are started, and about those that were created: these do not wait for the others.
-    places: [Arc<Semaphore>; 2],
+    /// Places to ask about containers that are being started.
+    starting: Arc<Semaphore>,
+    /// Places to ask about those that were created: they do not wait for the others.
+    created: Arc<Semaphore>,
 }
 
 impl<'w> Learning<'w> {
     pub(super) fn new(watcher: &'w Watcher, docker: &'w Docker) -> Self {
-        let places = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
         // What was known may have changed while nobody listened.
         watcher.before_start().clear();
-        Self { watcher, docker, resting: BTreeMap::new(), asking: FuturesUnordered::new(), places }
+        Self {
+            watcher,
+            docker,
+            resting: BTreeMap::new(),
+            asking: FuturesUnordered::new(),
+            starting: Arc::new(Semaphore::new(AT_ONCE)),
+            created: Arc::new(Semaphore::new(AT_ONCE)),
+        }
     }
 
     /// An event has come.
@@ -112,8 +120,7 @@ impl<'w> Learning<'w> {
             },
             Some(Told::Created(container)) => {
                 let (watcher, docker) = (self.watcher, self.docker);
-                let [_, places] = &self.places;
-                let (container, places) = (container.to_owned(), Arc::clone(places));
+                let (container, places) = (container.to_owned(), Arc::clone(&self.created));
                 self.asking.push(Box::pin(async move {
                     let _place = places.acquire_owned().await;
                     watcher.ask_before_start(docker, container).await;
@@ -133,8 +140,7 @@ impl<'w> Learning<'w> {
             Some(Done::Network(network, found)) => {
                 for endpoint in found {
                     let (watcher, docker) = (self.watcher, self.docker);
-                    let [places, _] = &self.places;
-                    let (network, places) = (network.clone(), Arc::clone(places));
+                    let (network, places) = (network.clone(), Arc::clone(&self.starting));
                     self.asking.push(Box::pin(async move {
                         // It is closed never.
                         let _place = places.acquire_owned().await;
