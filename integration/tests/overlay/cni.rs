@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use berth_integration::eventually;
+use berth_overlay::call::{self, CallError};
 use berth_overlay::wire::Changed;
 use berth_types::{AttachmentKey, ContainerId};
 use serde_json::json;
 
-use crate::stage::{SOON, stage_test};
+use crate::stage::{Node, SOON, stage_test};
 
 /// An engine that says names a moment later has its attachment published with them; one that never does, without.
 #[test]
@@ -16,14 +17,8 @@ fn an_attachment_whose_names_never_come_is_published_all_the_same() {
         let [one, two] = &stage.nodes[..] else { panic!("two nodes") };
         one.berth("network create -d overlay blue --subnet 10.5.0.0/24");
         let (web, db) = (one.add("c1", "web"), two.add("c2", "db"));
-        let key = AttachmentKey {
-            network: "blue".parse().unwrap(),
-            container: ContainerId::new("c1").unwrap(),
-            ifname: "eth0".parse().unwrap(),
-        };
         let record = "/berth/v1/ep/blue/c/n1/c1/";
-        let changed = Changed { attachments: vec![key] };
-        berth_overlay::call::nameless(&one.host.run_dir(), &changed).unwrap();
+        nameless(one, "c1").unwrap();
         // Lost by somebody's hand, it is not written again at once.
         stage.etcd.ctl(&["del", "--prefix", record]);
         eventually(SOON, || match stage.etcd.ctl(&["get", "--prefix", record, "--keys-only"]) {
@@ -34,6 +29,34 @@ fn an_attachment_whose_names_never_come_is_published_all_the_same() {
         web.del();
         db.del();
     });
+}
+
+#[test]
+fn an_attachment_whose_names_come_later_is_refused_at_once_if_its_address_is_anothers() {
+    stage_test(1, |stage| {
+        let [one] = &stage.nodes[..] else { panic!("one node") };
+        one.berth("network create -d overlay blue --subnet 10.5.0.0/24");
+        let web = one.add("c1", "web");
+        let address = format!("/berth/v1/addr/blue/{}", web.address);
+        let own = stage.etcd.ctl(&["get", "--print-value-only", &address]);
+        stage.etcd.ctl(&["put", &address, "ep/blue/c/n9/other/eth0"]);
+        let before = stage.etcd.revision();
+        let refused = nameless(one, "c1").unwrap_err().to_string();
+        assert!(refused.contains("is taken: container other on n9 has it"), "{refused}");
+        assert_eq!(stage.etcd.revision(), before, "asking is no write");
+        stage.etcd.ctl(&["put", &address, own.trim()]);
+        web.del();
+    });
+}
+
+/// Tells the agent that `id` was attached to `blue` and that its names come soon.
+fn nameless(node: &Node<'_>, id: &str) -> Result<(), CallError> {
+    let key = AttachmentKey {
+        network: "blue".parse().unwrap(),
+        container: ContainerId::new(id).unwrap(),
+        ifname: "eth0".parse().unwrap(),
+    };
+    call::nameless(&node.host.run_dir(), &Changed { attachments: vec![key] })
 }
 
 /// In what time a name is answered on all hosts, on any machine.
