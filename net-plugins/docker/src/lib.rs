@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod capabilities;
 mod cores;
 mod driver;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use berth_overlay::model::OverlayNetwork;
 use berth_overlay::shared::{Outcome, State};
 use berth_types::NetworkName;
+use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
-use bollard::{API_DEFAULT_VERSION, Docker};
 
+use crate::api;
 use crate::overlay::{CREATE, DRIVER, NETWORK};
 use crate::view::plain_driver;
 
@@ -49,12 +50,7 @@ pub(super) async fn settle(socket: &Path, wanted: &[OverlayNetwork]) -> Outcomes
 
 /// Docker, and its networks.
 async fn listed(socket: &Path) -> Result<(Docker, Vec<Network>), String> {
-    if !socket.exists() {
-        return Err(format!("there is no {}", socket.display()));
-    }
-    let path = socket.to_string_lossy();
-    let docker = Docker::connect_with_unix(&path, REQUEST.as_secs(), API_DEFAULT_VERSION).map_err(said)?;
-    let docker = docker.negotiate_version().await.map_err(said)?;
+    let docker = api::connect(socket, REQUEST).await?;
     let listed = docker.list_networks(None).await.map_err(said)?;
     Ok((docker, listed))
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -84,10 +84,33 @@ enum Done {
 /// An endpoint, with Docker's number of it.
 type Endpoint = (String, DockerEndpoint);
 
+/// What containers are to be called beside their names, by their numbers and by networks' names: asked before they are started.
+#[derive(Default)]
+struct BeforeStart(Mutex<BTreeMap<String, BTreeMap<String, Vec<String>>>>);
+
+impl BeforeStart {
+    fn learn(&self, container: String, aliases: BTreeMap<String, Vec<String>>) {
+        self.all().insert(container, aliases);
+    }
+
+    fn forget(&self, container: &str) {
+        self.all().remove(container);
+    }
+
+    fn of(&self, container: &str, network: &str) -> Vec<String> {
+        self.all().get(container).and_then(|of| of.get(network)).cloned().unwrap_or_default()
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, Vec<String>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Learns names while others are learned.
 pub(super) struct Learning<'w> {
     watcher: &'w Watcher,
     docker: &'w Docker,
+    before_start: Arc<BeforeStart>,
     /// Networks that are not to be asked for now, with the containers that were connected meanwhile.
     resting: BTreeMap<String, BTreeSet<String>>,
     asking: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'w>>>,
@@ -99,11 +122,10 @@ pub(super) struct Learning<'w> {
 
 impl<'w> Learning<'w> {
     pub(super) fn new(watcher: &'w Watcher, docker: &'w Docker) -> Self {
-        // What was known may have changed while nobody listened.
-        watcher.before_start().clear();
         Self {
             watcher,
             docker,
+            before_start: Arc::default(),
             resting: BTreeMap::new(),
             asking: FuturesUnordered::new(),
             starting: Arc::new(Semaphore::new(AT_ONCE)),
@@ -119,15 +141,18 @@ impl<'w> Learning<'w> {
                 None => self.ask(network.to_owned(), [container.to_owned()].into()),
             },
             Some(Told::Created(container)) => {
-                let (watcher, docker) = (self.watcher, self.docker);
+                let docker = self.docker;
                 let (container, places) = (container.to_owned(), Arc::clone(&self.created));
+                let before_start = Arc::clone(&self.before_start);
                 self.asking.push(Box::pin(async move {
                     let _place = places.acquire_owned().await;
-                    watcher.ask_before_start(docker, container).await;
+                    if let Some(aliases) = aliases_by_network(docker, &container).await {
+                        before_start.learn(container, aliases);
+                    }
                     Done::Container
                 }));
             }
-            Some(Told::Destroyed(container)) => drop(self.watcher.before_start().remove(container)),
+            Some(Told::Destroyed(container)) => self.before_start.forget(container),
             None => (),
         }
     }
@@ -165,40 +190,44 @@ impl<'w> Learning<'w> {
     fn ask(&mut self, network: String, containers: BTreeSet<String>) {
         self.resting.insert(network.clone(), BTreeSet::new());
         let (watcher, docker) = (self.watcher, self.docker);
+        let before_start = Arc::clone(&self.before_start);
         self.asking.push(Box::pin(async move {
-            let found = watcher.learn_names(docker, &network, &containers).await;
+            let found = watcher.learn_names(docker, &before_start, &network, &containers).await;
             Done::Network(network, found)
         }));
     }
 }
 
+/// What a container is to be called beside its name, by networks' names, if it is.
+async fn aliases_by_network(docker: &Docker, container: &str) -> Option<BTreeMap<String, Vec<String>>> {
+    let inspected = docker.inspect_container(container, None).await.ok()?;
+    let networks = inspected.network_settings?.networks?.into_iter();
+    let aliases = networks.filter_map(|(name, one)| Some((name, one.aliases?)));
+    let aliases: BTreeMap<String, Vec<String>> = aliases.filter(|(_, all)| !all.is_empty()).collect();
+    (!aliases.is_empty()).then_some(aliases)
+}
+
 /// What goes wrong here, the next comparison makes up for.
 impl Watcher {
     /// Learns what some containers on a network are called, and returns those that it found there.
-    async fn learn_names(&self, docker: &Docker, id: &str, containers: &BTreeSet<String>) -> Vec<Endpoint> {
+    async fn learn_names(
+        &self,
+        docker: &Docker,
+        before_start: &BeforeStart,
+        id: &str,
+        containers: &BTreeSet<String>,
+    ) -> Vec<Endpoint> {
         let inspected = docker.inspect_network(id, None).await.ok();
         let Some(network) = inspected.and_then(DockerNetwork::read) else { return Vec::new() };
         let endpoints = network.endpoints.into_iter();
         let mut found: Vec<Endpoint> =
             endpoints.filter(|(_, endpoint)| containers.contains(&endpoint.container)).collect();
         for (_, endpoint) in &mut found {
-            let before_start = self.before_start();
-            let called = before_start.get(&endpoint.container).and_then(|of| of.get(&network.name));
-            endpoint.aliases = endpoint.also_called(called.into_iter().flatten().cloned());
+            let called = before_start.of(&endpoint.container, &network.name);
+            endpoint.aliases = endpoint.also_called(called);
         }
         self.learn(id, found.clone()).await;
         found
-    }
-
-    /// Learns what a container is to be called beside its name, by networks' names, before it is started.
-    async fn ask_before_start(&self, docker: &Docker, container: String) {
-        let Ok(inspected) = docker.inspect_container(&container, None).await else { return };
-        let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        let aliases = networks.into_iter().filter_map(|(name, one)| Some((name, one.aliases?)));
-        let aliases: BTreeMap<String, Vec<String>> = aliases.filter(|(_, all)| !all.is_empty()).collect();
-        if !aliases.is_empty() {
-            self.before_start().insert(container, aliases);
-        }
     }
 
     /// Learns what a container is also called. The question waits for the container's lock: until its start is over.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_plugin_http::Workers;
+use bollard::Docker;
 use bollard::query_parameters::EventsOptionsBuilder;
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
@@ -21,7 +21,7 @@ use crate::forward::Forward;
 use crate::reconcile::{Depth, MISSING_FOR, Missing, reconcile};
 use crate::refusal::{Failure, plain};
 use crate::view::{DockerEndpoint, DockerNetwork, plain_driver};
-use crate::{network, overlay};
+use crate::{api, network, overlay};
 
 use learn::Learning;
 
@@ -70,11 +70,7 @@ pub struct Watcher {
     missing: Arc<Mutex<Missing>>,
     /// Aliases by endpoint: asked for once, because the question takes the container's lock.
     aliases: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
-    before_start: Arc<Mutex<BeforeStart>>,
 }
-
-/// What containers are to be called beside their names, by their numbers and by networks' names: asked before they are started.
-type BeforeStart = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
 impl Watcher {
     /// Of the dockerd behind `socket`.
@@ -88,7 +84,6 @@ impl Watcher {
             hearing: Hearing::default(),
             missing: Arc::default(),
             aliases: Arc::default(),
-            before_start: Arc::default(),
         }
     }
 
@@ -130,14 +125,8 @@ impl Watcher {
 
     /// One connection, from its first answer to its end.
     async fn connected(&self) -> Result<(), String> {
-        if !self.socket.exists() {
-            return Err(format!("there is no {}", self.socket.display()));
-        }
-        let path = self.socket.to_string_lossy();
-        let docker = Docker::connect_with_unix(&path, REQUEST.as_secs(), API_DEFAULT_VERSION);
-        let docker = docker.map_err(|err| err.to_string())?;
-        let docker = docker.negotiate_version().await.map_err(|err| err.to_string())?;
-        tracing::info!(socket = %path, "Docker answers");
+        let docker = api::connect(&self.socket, REQUEST).await?;
+        tracing::info!(socket = %self.socket.display(), "Docker answers");
         let kinds = HashMap::from([("type", vec!["network", "container"])]);
         // The events before the first look: nothing is missed in between.
         let events = docker.events(Some(EventsOptionsBuilder::new().filters(&kinds).build()));
@@ -235,10 +224,6 @@ impl Watcher {
 
     fn aliases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<String>>> {
         self.aliases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn before_start(&self) -> std::sync::MutexGuard<'_, BeforeStart> {
-        self.before_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Other names of containers. They only embellish: what is not answered is left out.
