@@ -10,6 +10,7 @@ mod context;
 mod log;
 mod notify;
 mod roles;
+mod threads;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,16 +25,7 @@ use crate::context::Shared;
 use crate::roles::Role;
 
 /// How long blocking calls may take to end once the daemon is told to stop.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// How long a thread of the blocking pool waits for more to do before it ends, with its memory.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-
-/// The roles' own nice value.
-const PROMPT: i32 = -10;
-
-/// Stack of a thread that calls the core, bytes: it holds no large values.
-const STACK: usize = 1 << 20;
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -79,31 +71,8 @@ fn unlink_sockets_on_panic() {
     }));
 }
 
-/// Has the thread of the roles go before others that want a processor: it does little at a time, and somebody waits for it. What
-/// is asked of Docker between a container's creation and its start comes too late otherwise, where containers keep all processors
-/// busy. setpriority(2) is of the calling thread on Linux; without CAP_SYS_NICE everything is as usual.
-fn be_prompt() {
-    if let Err(err) = rustix::process::setpriority_process(None, PROMPT) {
-        tracing::debug!(error = %err, "no higher priority");
-    }
-}
-
-/// What takes long has the usual priority.
-fn be_usual() {
-    // To lower it is allowed to everybody.
-    let _ = rustix::process::setpriority_process(None, 0);
-}
-
 fn run(cli: &Cli) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(context::THREADS)
-        .thread_keep_alive(KEEP_ALIVE)
-        .thread_stack_size(STACK)
-        .thread_name("berthd-call")
-        .on_thread_start(be_usual)
-        .build()
-        .context("failed to start the runtime")?;
+    let runtime = threads::runtime(context::THREADS).context("failed to start the runtime")?;
     let outcome = runtime.block_on(supervise(cli));
     runtime.shutdown_timeout(GRACE);
     outcome
@@ -126,8 +95,8 @@ async fn supervise(cli: &Cli) -> Result<()> {
         tokio::select! {
             () = &mut all_ready, if !announced => {
                 announced = true;
-                // The roles' own threads are there by now, and stay as they are.
-                be_prompt();
+                // Threads that roles have begun by now stay as they are.
+                threads::be_prompt();
                 tracing::info!("ready");
                 notify::ready();
             }

@@ -9,9 +9,14 @@ use berth_docker::share::{self, Sharer};
 use berth_docker::{Cores, Forward, Watcher, host, ipam, network, none, overlay};
 use berth_overlay::shared;
 use berth_plugin_http::{Plugin, serve, serve_router};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
+use crate::threads;
+
+/// Calls at a time of what watches Docker that may block: to compare, and to learn names meanwhile.
+const WATCHING: usize = 4;
 
 /// Serves Docker's network plugins.
 pub(crate) async fn run(context: Context) -> Result<()> {
@@ -58,9 +63,17 @@ async fn all_end(mut servers: JoinSet<std::io::Result<()>>) -> Result<()> {
     Ok(())
 }
 
-async fn watch(watcher: Watcher, stop: impl Future<Output = ()>) -> std::io::Result<()> {
-    watcher.run(stop).await;
-    Ok(())
+/// On a thread of its own: what is asked of Docker between a container's creation and its start comes too late otherwise.
+async fn watch(watcher: Watcher, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let (ends, ended) = oneshot::channel();
+    let watching = threads::apart("berthd-watch", WATCHING, async move {
+        watcher.run(stop).await;
+        let _ = ends.send(());
+    })?;
+    // Nothing is sent where it panics.
+    let _ = ended.await;
+    let joined = tokio::task::spawn_blocking(move || watching.join()).await?;
+    joined.map_err(|_| std::io::Error::other("the thread that watches Docker panicked"))
 }
 
 async fn share_networks(sharer: Sharer, stop: impl Future<Output = ()>) -> std::io::Result<()> {
