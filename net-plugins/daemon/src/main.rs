@@ -1,7 +1,7 @@
 //! `berthd`: the long-lived half of berth, in roles.
 //!
 //! It holds nothing that is not in the records: `kill -9` at any point loses nothing, and no traffic passes through it.
-//! Each role is one task on one thread; what blocks runs on a bounded number of other threads.
+//! Each role is one task on one thread, what watches Docker has one of its own, and what blocks runs on a bounded number of others.
 
 #![forbid(unsafe_code)]
 

@@ -110,7 +110,10 @@ fn answer(stream: UnixStream) {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        (&stream).write_all((header + &body).as_bytes()).unwrap();
+        // dockerd may be gone by then, at the end.
+        if (&stream).write_all((header + &body).as_bytes()).is_err() {
+            return;
+        }
         line.clear();
     }
 }
