@@ -107,21 +107,33 @@ fn together(docker: &Dockerd<'_>, network: &str, eye: &Eye) {
     report(docker, &format!("the name of each of {AT_ONCE} containers started at once is"), &times);
 }
 
-/// What a start costs the cluster.
+/// What an attachment costs the cluster: of a container that is started, and of one that runs.
 fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
     let version = docker.run("version --format {{.Server.Version}}");
-    for (what, also) in [("", ""), (" with a `--network-alias`", "--network-alias also ")] {
-        let names: Vec<String> = (0..WRITTEN).map(|number| format!("w{number}")).collect();
+    let names: Vec<String> = (0..WRITTEN).map(|number| format!("w{number}")).collect();
+    let of_each = |what: &str, line: &str| {
         let writes = Writes::of(stage, || {
             for name in &names {
-                docker.run(&format!("run --detach --name {name} --network {network} {also}busybox"));
+                docker.run(&line.replace("NAME", name));
             }
         });
-        let words =
-            format!("writes of etcd for a container{what} that `docker run` starts (Docker {version})");
+        let words = format!("writes of etcd for {what} (Docker {version})");
         row(&words, "", writes.each(WRITTEN), None, Wanted::AtMost(1.0));
-        docker.run(&format!("rm --force {}", names.join(" ")));
+    };
+    let remove = || docker.run(&format!("rm --force {}", names.join(" ")));
+    for (what, also) in [("", ""), (" with a `--network-alias`", "--network-alias also ")] {
+        let what = format!("a container{what} that `docker run` starts");
+        of_each(&what, &format!("run --detach --name NAME --network {network} {also}busybox"));
+        remove();
     }
+    for name in &names {
+        docker.run(&format!("run --detach --name {name} busybox"));
+    }
+    of_each(
+        "`network connect --alias` of one that runs",
+        &format!("network connect --alias also {network} NAME"),
+    );
+    remove();
 }
 
 /// From `returned` to `named`.

@@ -92,24 +92,38 @@ fn two_hosts_share_a_network(debian: Debian) {
     });
 }
 
-/// A start costs the cluster one write: the attachment with its names. A machine so busy that they come a second after the
-/// attachment may need another try.
+/// An attachment costs the cluster one write, with its names and aliases, however it comes about. A machine so busy that they come a
+/// second after the attachment, or too late to be known before a start, may need another try.
 #[track_caller]
 fn is_written_once(stage: &Stage<'_>, node: &Node<'_>) {
-    let once = |number: u8| {
-        let name = format!("once{number}");
-        node.starts(&name, "app", "");
-        let endpoint = "'{{range .NetworkSettings.Networks}}{{.EndpointID}}{{end}}'";
-        let endpoint = node.types(&format!("docker inspect --format {endpoint} {name}"));
-        // What a comparison with Docker finds would be written within a second or two.
-        std::thread::sleep(Duration::from_secs(2));
-        let prefix = format!("/berth/v1/ep/app/c/{}/{}/", node.name, endpoint.trim());
-        let record = stage.etcd.ctl(&["get", "--prefix", &prefix, "-w", "fields"]);
-        node.types(&format!("docker rm -f {name}"));
-        assert!(record.contains(&name), "{record}");
-        record.lines().any(|line| line == "\"Version\" : 1")
+    let run = |name: &str| node.starts(name, "app", "--network-alias other");
+    let connect = |name: &str| {
+        node.types(&format!("docker run -d --name {name} busybox"));
+        node.types(&format!("docker network connect --alias other app {name}"));
     };
-    assert!((0..5).any(once), "each of five starts was written more than once");
+    let restart = |name: &str| {
+        connect(name);
+        node.types(&format!("docker restart --time 0 {name}"));
+    };
+    let is_once = |way: &str, attach: &dyn Fn(&str)| {
+        let once = |number: u8| {
+            let name = format!("{way}{number}");
+            attach(&name);
+            let endpoint = "'{{.NetworkSettings.Networks.app.EndpointID}}'";
+            let endpoint = node.types(&format!("docker inspect --format {endpoint} {name}"));
+            // What a comparison with Docker finds would be written within a second or two.
+            std::thread::sleep(Duration::from_secs(2));
+            let prefix = format!("/berth/v1/ep/app/c/{}/{}/", node.name, endpoint.trim());
+            let record = stage.etcd.ctl(&["get", "--prefix", &prefix, "-w", "fields"]);
+            node.types(&format!("docker rm -f {name}"));
+            assert!(record.contains(&name) && record.contains("other"), "{record}");
+            record.lines().any(|line| line == "\"Version\" : 1")
+        };
+        assert!((0..5).any(once), "each of five attachments ({way}) was written more than once");
+    };
+    is_once("run", &run);
+    is_once("connect", &connect);
+    is_once("restart", &restart);
 }
 
 fn addresses_compose_and_connections(debian: Debian) {

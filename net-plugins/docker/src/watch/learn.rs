@@ -4,7 +4,8 @@
 //! inspection of the network has the container's name, without a wait. Its aliases only an inspection of the container has, which
 //! waits while it is started. So that is asked when the container is created, before its start, and the name is learned at
 //! `network connect`, with the aliases if they are known by then. Once the start is over they are asked for again: they follow, if
-//! they are others. Of several containers at once the first is asked for at once and the others together.
+//! they are others. A container that runs already waits for nobody when it is connected to one more network: its aliases are asked
+//! for with its name. Of several containers at once the first is asked for at once and the others together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{EventMessage, EventMessageTypeEnum};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage, EventMessageTypeEnum};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
@@ -28,11 +30,21 @@ const APART: Duration = Duration::from_millis(50);
 /// Containers that are asked about at once: each holds a connection to dockerd until its start is over.
 const AT_ONCE: usize = 8;
 
+/// How long a container that runs may be locked: it is connected to one more network, or somebody else asks.
+const UNLOCKED: Duration = Duration::from_millis(200);
+
+/// Docker's own networks, on which nobody has another name.
+const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
 /// What an event tells, if it is of use here.
 #[derive(Debug, PartialEq, Eq)]
 enum Told<'e> {
     /// A container is there, and will be started.
     Created(&'e str),
+    /// Its program runs.
+    Started(&'e str),
+    /// Its program has ended.
+    Died(&'e str),
     /// It is gone.
     Destroyed(&'e str),
     /// Somebody was connected to a network of berth's.
@@ -44,6 +56,8 @@ impl<'e> Told<'e> {
         let container = || event.actor.as_ref()?.id.as_deref();
         match (event.typ?, event.action.as_deref()?) {
             (EventMessageTypeEnum::CONTAINER, "create") => Some(Self::Created(container()?)),
+            (EventMessageTypeEnum::CONTAINER, "start") => Some(Self::Started(container()?)),
+            (EventMessageTypeEnum::CONTAINER, "die") => Some(Self::Died(container()?)),
             (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Self::Destroyed(container()?)),
             (EventMessageTypeEnum::NETWORK, "connect") => Connected::read(event).map(Self::Connected),
             _ => None,
@@ -73,24 +87,27 @@ impl<'e> Connected<'e> {
 
 /// What has come to its end.
 enum Done {
-    /// The question for a network: who was found on it.
-    Network(String, Vec<Endpoint>),
+    /// The question for a network, by its number and its name: who was found on it and is to be asked about.
+    Network { id: String, name: String, found: Vec<Endpoint> },
     /// The time in which a network is not asked for again.
     Rest(String),
     /// The question for a container.
     Container,
+    /// The question for all containers that are there.
+    All(Vec<ContainerSummary>),
 }
 
 /// An endpoint, with Docker's number of it.
 type Endpoint = (String, DockerEndpoint);
 
-/// What containers are to be called beside their names, by their numbers and by networks' names: asked before they are started.
+/// What containers are called beside their names, by their numbers and by networks' names, as it was last heard: it is known when
+/// they are started.
 #[derive(Default)]
 struct BeforeStart(Mutex<BTreeMap<String, BTreeMap<String, Vec<String>>>>);
 
 impl BeforeStart {
-    fn learn(&self, container: String, aliases: BTreeMap<String, Vec<String>>) {
-        self.all().insert(container, aliases);
+    fn learn(&self, container: &str, aliases: impl IntoIterator<Item = (String, Vec<String>)>) {
+        self.all().entry(container.to_owned()).or_default().extend(aliases);
     }
 
     fn forget(&self, container: &str) {
@@ -111,6 +128,8 @@ pub(super) struct Learning<'w> {
     watcher: &'w Watcher,
     docker: &'w Docker,
     before_start: Arc<BeforeStart>,
+    /// Containers whose program runs.
+    running: BTreeSet<String>,
     /// Networks that are not to be asked for now, with the containers that were connected meanwhile.
     resting: BTreeMap<String, BTreeSet<String>>,
     asking: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'w>>>,
@@ -122,15 +141,21 @@ pub(super) struct Learning<'w> {
 
 impl<'w> Learning<'w> {
     pub(super) fn new(watcher: &'w Watcher, docker: &'w Docker) -> Self {
-        Self {
+        let this = Self {
             watcher,
             docker,
             before_start: Arc::default(),
+            running: BTreeSet::new(),
             resting: BTreeMap::new(),
             asking: FuturesUnordered::new(),
             starting: Arc::new(Semaphore::new(AT_ONCE)),
             created: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        };
+        this.asking.push(Box::pin(async move {
+            let all = ListContainersOptionsBuilder::new().all(true).build();
+            Done::All(docker.list_containers(Some(all)).await.unwrap_or_default())
+        }));
+        this
     }
 
     /// An event has come.
@@ -140,20 +165,45 @@ impl<'w> Learning<'w> {
                 Some(waiting) => drop(waiting.insert(container.to_owned())),
                 None => self.ask(network.to_owned(), [container.to_owned()].into()),
             },
-            Some(Told::Created(container)) => {
-                let docker = self.docker;
-                let (container, places) = (container.to_owned(), Arc::clone(&self.created));
-                let before_start = Arc::clone(&self.before_start);
-                self.asking.push(Box::pin(async move {
-                    let _place = places.acquire_owned().await;
-                    if let Some(aliases) = aliases_by_network(docker, &container).await {
-                        before_start.learn(container, aliases);
-                    }
-                    Done::Container
-                }));
+            Some(Told::Created(container)) => self.ask_before_start(container.to_owned()),
+            Some(Told::Started(container)) => drop(self.running.insert(container.to_owned())),
+            Some(Told::Died(container)) => drop(self.running.remove(container)),
+            Some(Told::Destroyed(container)) => {
+                self.before_start.forget(container);
+                self.running.remove(container);
             }
-            Some(Told::Destroyed(container)) => self.before_start.forget(container),
             None => (),
+        }
+    }
+
+    /// Learns what a container that will be started is to be called.
+    fn ask_before_start(&self, container: String) {
+        let (docker, places) = (self.docker, Arc::clone(&self.created));
+        let before_start = Arc::clone(&self.before_start);
+        self.asking.push(Box::pin(async move {
+            // It is closed never.
+            let _place = places.acquire_owned().await;
+            if let Some(aliases) = aliases_by_network(docker, &container).await {
+                before_start.learn(&container, aliases);
+            }
+            Done::Container
+        }));
+    }
+
+    /// What was there before anything was heard: who runs, and who may be started.
+    fn found(&mut self, all: Vec<ContainerSummary>) {
+        for one in all {
+            let Some(container) = one.id else { continue };
+            let networks = one.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            match one.state {
+                Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED) => {
+                    self.running.insert(container);
+                }
+                _ if networks.keys().any(|name| !PREDEFINED.contains(&name.as_str())) => {
+                    self.ask_before_start(container);
+                }
+                _ => (),
+            }
         }
     }
 
@@ -162,20 +212,25 @@ impl<'w> Learning<'w> {
         match self.asking.next().await {
             None => std::future::pending().await,
             Some(Done::Container) => (),
-            Some(Done::Network(network, found)) => {
+            Some(Done::All(all)) => self.found(all),
+            Some(Done::Network { id, name, found }) => {
                 for endpoint in found {
                     let (watcher, docker) = (self.watcher, self.docker);
-                    let (network, places) = (network.clone(), Arc::clone(&self.starting));
+                    let (id, name, places) = (id.clone(), name.clone(), Arc::clone(&self.starting));
+                    let before_start = Arc::clone(&self.before_start);
                     self.asking.push(Box::pin(async move {
                         // It is closed never.
                         let _place = places.acquire_owned().await;
-                        watcher.learn_aliases(docker, network, endpoint).await;
+                        let container = endpoint.1.container.clone();
+                        if let Some(aliases) = watcher.learn_aliases(docker, &id, endpoint).await {
+                            before_start.learn(&container, [(name, aliases)]);
+                        }
                         Done::Container
                     }));
                 }
                 self.asking.push(Box::pin(async move {
                     tokio::time::sleep(APART).await;
-                    Done::Rest(network)
+                    Done::Rest(id)
                 }));
             }
             Some(Done::Rest(network)) => {
@@ -191,11 +246,20 @@ impl<'w> Learning<'w> {
         self.resting.insert(network.clone(), BTreeSet::new());
         let (watcher, docker) = (self.watcher, self.docker);
         let before_start = Arc::clone(&self.before_start);
+        let running = self.running.intersection(&containers).cloned().collect();
+        let connected = Asked { containers, running };
         self.asking.push(Box::pin(async move {
-            let found = watcher.learn_names(docker, &before_start, &network, &containers).await;
-            Done::Network(network, found)
+            let (name, found) = watcher.learn_names(docker, &before_start, &network, &connected).await;
+            Done::Network { id: network, name, found }
         }));
     }
+}
+
+/// Who was connected to a network, and is asked about.
+struct Asked {
+    containers: BTreeSet<String>,
+    /// Those whose program runs already.
+    running: BTreeSet<String>,
 }
 
 /// What a container is to be called beside its name, by networks' names, if it is.
@@ -209,31 +273,52 @@ async fn aliases_by_network(docker: &Docker, container: &str) -> Option<BTreeMap
 
 /// What goes wrong here, the next comparison makes up for.
 impl Watcher {
-    /// Learns what some containers on a network are called, and returns those that it found there.
+    /// Learns what some containers on a network are called, and returns its name and those whose aliases are to be asked for.
     async fn learn_names(
         &self,
         docker: &Docker,
         before_start: &BeforeStart,
         id: &str,
-        containers: &BTreeSet<String>,
-    ) -> Vec<Endpoint> {
+        asked: &Asked,
+    ) -> (String, Vec<Endpoint>) {
         let inspected = docker.inspect_network(id, None).await.ok();
-        let Some(network) = inspected.and_then(DockerNetwork::read) else { return Vec::new() };
+        let Some(network) = inspected.and_then(DockerNetwork::read) else { return Default::default() };
         let endpoints = network.endpoints.into_iter();
         let mut found: Vec<Endpoint> =
-            endpoints.filter(|(_, endpoint)| containers.contains(&endpoint.container)).collect();
-        for (_, endpoint) in &mut found {
-            let called = before_start.of(&endpoint.container, &network.name);
-            endpoint.aliases = endpoint.also_called(called);
+            endpoints.filter(|(_, endpoint)| asked.containers.contains(&endpoint.container)).collect();
+        let mut known = BTreeSet::new();
+        for (number, endpoint) in &mut found {
+            let now = if asked.running.contains(&endpoint.container) {
+                let question = self.ask_aliases(docker, id, number, endpoint);
+                tokio::time::timeout(UNLOCKED, question).await.ok().flatten()
+            } else {
+                None
+            };
+            if let Some(aliases) = now {
+                before_start.learn(&endpoint.container, [(network.name.clone(), aliases.clone())]);
+                endpoint.aliases = aliases;
+                known.insert(number.clone());
+            } else {
+                let called = before_start.of(&endpoint.container, &network.name);
+                endpoint.aliases = endpoint.also_called(called);
+            }
         }
         self.learn(id, found.clone()).await;
-        found
+        found.retain(|(number, _)| !known.contains(number));
+        (network.name, found)
     }
 
-    /// Learns what a container is also called. The question waits for the container's lock: until its start is over.
-    async fn learn_aliases(&self, docker: &Docker, network: String, (number, endpoint): Endpoint) {
-        let Some(aliases) = self.ask_aliases(docker, &network, &number, &endpoint).await else { return };
-        self.learn(&network, vec![(number, DockerEndpoint { aliases, ..endpoint })]).await;
+    /// Learns what a container is also called, and returns it. The question waits for the container's lock: until its start is over.
+    async fn learn_aliases(
+        &self,
+        docker: &Docker,
+        network: &str,
+        (number, endpoint): Endpoint,
+    ) -> Option<Vec<String>> {
+        let aliases = self.ask_aliases(docker, network, &number, &endpoint).await?;
+        let known = DockerEndpoint { aliases: aliases.clone(), ..endpoint };
+        self.learn(network, vec![(number, known)]).await;
+        Some(aliases)
     }
 
     async fn learn(&self, network: &str, endpoints: Vec<Endpoint>) {
@@ -267,7 +352,9 @@ mod tests {
             ("network", "connect", "rbridge", Some(connected())),
             ("network", "connect", "bridge", None),
             ("network", "disconnect", "roverlay", None),
-            ("container", "start", "roverlay", None),
+            ("container", "start", "", Some(Told::Started("n1"))),
+            ("container", "die", "", Some(Told::Died("n1"))),
+            ("container", "pause", "", None),
             ("container", "create", "", Some(Told::Created("n1"))),
             ("container", "destroy", "", Some(Told::Destroyed("n1"))),
             ("network", "create", "roverlay", None),
