@@ -16,8 +16,10 @@ use bollard::Docker;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::{COMPARISON, Watcher, is_ours};
 use crate::reconcile::learn;
@@ -286,26 +288,34 @@ impl Watcher {
         let endpoints = network.endpoints.into_iter();
         let mut found: Vec<Endpoint> =
             endpoints.filter(|(_, endpoint)| asked.containers.contains(&endpoint.container)).collect();
-        let mut known = BTreeSet::new();
+        let running = found.iter().filter(|(_, endpoint)| asked.running.contains(&endpoint.container));
+        let mut now = self.aliases_of_running(docker, id, running).await;
         for (number, endpoint) in &mut found {
-            let now = if asked.running.contains(&endpoint.container) {
-                let question = self.ask_aliases(docker, id, number, endpoint);
-                tokio::time::timeout(UNLOCKED, question).await.ok().flatten()
-            } else {
-                None
+            endpoint.aliases = match now.get_mut(number) {
+                Some(aliases) => {
+                    before_start.learn(&endpoint.container, [(network.name.clone(), aliases.clone())]);
+                    std::mem::take(aliases)
+                }
+                None => endpoint.also_called(before_start.of(&endpoint.container, &network.name)),
             };
-            if let Some(aliases) = now {
-                before_start.learn(&endpoint.container, [(network.name.clone(), aliases.clone())]);
-                endpoint.aliases = aliases;
-                known.insert(number.clone());
-            } else {
-                let called = before_start.of(&endpoint.container, &network.name);
-                endpoint.aliases = endpoint.also_called(called);
-            }
         }
         self.learn(id, found.clone()).await;
-        found.retain(|(number, _)| !known.contains(number));
+        found.retain(|(number, _)| !now.contains_key(number));
         (network.name, found)
+    }
+
+    /// What containers that run are also called on a network, by their endpoints, as far as Docker answers soon.
+    async fn aliases_of_running(
+        &self,
+        docker: &Docker,
+        network: &str,
+        running: impl Iterator<Item = &Endpoint>,
+    ) -> BTreeMap<String, Vec<String>> {
+        let questions = running.map(async |(number, endpoint)| {
+            let question = self.ask_aliases(docker, network, number, endpoint);
+            Some((number.clone(), timeout(UNLOCKED, question).await.ok().flatten()?))
+        });
+        join_all(questions).await.into_iter().flatten().collect()
     }
 
     /// Learns what a container is also called, and returns it. The question waits for the container's lock: until its start is over.
