@@ -22,6 +22,9 @@ const STARTS: usize = 40;
 const AT_ONCE: usize = 6;
 const ROUNDS: usize = 4;
 
+/// Services that Compose starts at once.
+const SERVICES: u32 = 10;
+
 /// Containers whose writes are counted.
 const WRITTEN: u32 = 40;
 
@@ -47,6 +50,7 @@ pub(crate) fn measure(stage: &Stage) {
         alone(&docker, network, &eye);
         together(&docker, network, &eye);
         written(stage, &docker, network);
+        composed(stage, &docker, network);
         eye.member.del();
         docker.run(&format!("network rm {network}"));
         docker.end();
@@ -134,6 +138,32 @@ fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
         &format!("network connect --alias also {network} NAME"),
     );
     remove();
+}
+
+/// What Compose's services cost it, where the network is the only one of each, and where it is the second: that is added to a
+/// container between its creation and its start, or named by its number (`net-plugins/docker/src/watch/stopped.rs`).
+fn composed(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
+    let version = docker.run("version --format {{.Server.Version}}");
+    for (nth, before) in [("only", ""), ("second", "      before: {priority: 100}\n")] {
+        let service = |number: u32| {
+            format!(
+                "  s{number}:\n    image: busybox\n    networks:\n{before}      {network}: {{aliases: [also{number}]}}\n"
+            )
+        };
+        let services: String = (0..SERVICES).map(service).collect();
+        let text = format!(
+            "version: '3.7'\nservices:\n{services}networks:\n  before: {{}}\n  {network}: {{external: true}}\n"
+        );
+        let dir = docker.project(&format!("composed-{nth}"), &text);
+        let writes = Writes::of(stage, || {
+            docker.compose(&dir, "up -d").run();
+        });
+        let words = format!(
+            "writes of etcd for a service that Compose starts, on its {nth} network (Docker {version})"
+        );
+        row(&words, "", writes.each(SERVICES), None, Wanted::AtMost(1.0));
+        docker.compose(&dir, "down --timeout 0").run();
+    }
 }
 
 /// From `returned` to `named`.

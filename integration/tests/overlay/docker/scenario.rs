@@ -92,10 +92,29 @@ fn two_hosts_share_a_network(debian: Debian) {
     });
 }
 
+/// A service that has `app` for its second network, and another name there.
+const SECOND: &str = "
+version: '3.7'
+services:
+  web:
+    image: nginx
+    container_name: NAME
+    networks:
+      front: {priority: 100}
+      app: {aliases: [other]}
+networks:
+  front:
+    external: true
+  app:
+    external: true
+";
+
 /// An attachment costs the cluster one write, with its names and aliases, however it comes about. A machine so busy that they come a
 /// second after the attachment, or too late to be known before a start, may need another try.
 #[track_caller]
 fn is_written_once(stage: &Stage<'_>, node: &Node<'_>) {
+    node.types("docker network create front");
+    let plain = |name: &str| node.starts(name, "app", "");
     let run = |name: &str| node.starts(name, "app", "--network-alias other");
     let connect = |name: &str| {
         node.types(&format!("docker run -d --name {name} busybox"));
@@ -105,7 +124,16 @@ fn is_written_once(stage: &Stage<'_>, node: &Node<'_>) {
         connect(name);
         node.types(&format!("docker restart --time 0 {name}"));
     };
-    let is_once = |way: &str, attach: &dyn Fn(&str)| {
+    let before = |name: &str| {
+        node.types(&format!("docker create --name {name} --network front busybox"));
+        node.types(&format!("docker network connect --alias other app {name}"));
+        node.types(&format!("docker start {name}"));
+    };
+    let compose = |name: &str| {
+        let dir = node.docker.project(name, &SECOND.replace("NAME", name));
+        node.docker.compose(&dir, "up -d").run();
+    };
+    let is_once = |way: &str, is_alias: bool, attach: &dyn Fn(&str)| {
         let once = |number: u8| {
             let name = format!("{way}{number}");
             attach(&name);
@@ -116,14 +144,18 @@ fn is_written_once(stage: &Stage<'_>, node: &Node<'_>) {
             let prefix = format!("/berth/v1/ep/app/c/{}/{}/", node.name, endpoint.trim());
             let record = stage.etcd.ctl(&["get", "--prefix", &prefix, "-w", "fields"]);
             node.types(&format!("docker rm -f {name}"));
-            assert!(record.contains(&name) && record.contains("other"), "{record}");
+            assert!(record.contains(&name) && record.contains("other") == is_alias, "{record}");
             record.lines().any(|line| line == "\"Version\" : 1")
         };
         assert!((0..5).any(once), "each of five attachments ({way}) was written more than once");
     };
-    is_once("run", &run);
-    is_once("connect", &connect);
-    is_once("restart", &restart);
+    is_once("plain", false, &plain);
+    is_once("run", true, &run);
+    is_once("connect", true, &connect);
+    is_once("restart", true, &restart);
+    is_once("before", true, &before);
+    is_once("compose", true, &compose);
+    node.types("docker network rm front");
 }
 
 fn addresses_compose_and_connections(debian: Debian) {

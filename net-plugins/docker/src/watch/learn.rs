@@ -2,15 +2,15 @@
 //!
 //! What Docker tells when: `network connect` is an event before the container's program is started, and from then on an
 //! inspection of the network has the container's name, without a wait. Its aliases only an inspection of the container has, which
-//! waits while it is started. So that is asked when the container is created, before its start, and the name is learned at
-//! `network connect`, with the aliases if they are known by then. Once the start is over they are asked for again: they follow, if
-//! they are others. A container that runs already waits for nobody when it is connected to one more network: its aliases are asked
-//! for with its name. Of several containers at once the first is asked for at once and the others together.
+//! waits while it is started. So that is asked before its start ([`super::stopped`]), and the name is learned at `network connect`,
+//! with the aliases if they are known by then. Once the start is over they are asked for again: they follow, if they are others. A
+//! container that runs already waits for nobody when it is connected to one more network: its aliases are asked for with its name.
+//! Of several containers at once the first is asked for at once and the others together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bollard::Docker;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage, EventMessageTypeEnum};
@@ -21,6 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::stopped::{Aliases, ByNetwork, Stopped};
 use super::{COMPARISON, Watcher, is_ours};
 use crate::reconcile::learn;
 use crate::refusal::{Failure, plain};
@@ -31,6 +32,9 @@ const APART: Duration = Duration::from_millis(50);
 
 /// Containers that are asked about at once: each holds a connection to dockerd until its start is over.
 const AT_ONCE: usize = 8;
+
+/// Questions for containers that do not run that may be under way at once: some wait until a start is over.
+const AGAIN: usize = 64;
 
 /// How long a container that runs may be locked: it is connected to one more network, or somebody else asks.
 const UNLOCKED: Duration = Duration::from_millis(200);
@@ -49,41 +53,28 @@ enum Told<'e> {
     Died(&'e str),
     /// It is gone.
     Destroyed(&'e str),
-    /// Somebody was connected to a network of berth's.
-    Connected(Connected<'e>),
+    /// A container was connected to a network of berth's.
+    Connected { network: &'e str, container: &'e str },
+    /// It was disconnected from any network.
+    Disconnected(&'e str),
 }
 
 impl<'e> Told<'e> {
     fn read(event: &'e EventMessage) -> Option<Self> {
-        let container = || event.actor.as_ref()?.id.as_deref();
+        let actor = event.actor.as_ref()?;
+        let id = actor.id.as_deref()?;
+        let about = |key: &str| actor.attributes.as_ref()?.get(key).map(String::as_str);
         match (event.typ?, event.action.as_deref()?) {
-            (EventMessageTypeEnum::CONTAINER, "create") => Some(Self::Created(container()?)),
-            (EventMessageTypeEnum::CONTAINER, "start") => Some(Self::Started(container()?)),
-            (EventMessageTypeEnum::CONTAINER, "die") => Some(Self::Died(container()?)),
-            (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Self::Destroyed(container()?)),
-            (EventMessageTypeEnum::NETWORK, "connect") => Connected::read(event).map(Self::Connected),
+            (EventMessageTypeEnum::CONTAINER, "create") => Some(Self::Created(id)),
+            (EventMessageTypeEnum::CONTAINER, "start") => Some(Self::Started(id)),
+            (EventMessageTypeEnum::CONTAINER, "die") => Some(Self::Died(id)),
+            (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Self::Destroyed(id)),
+            (EventMessageTypeEnum::NETWORK, "connect") if is_ours(about("type")?) => {
+                Some(Self::Connected { network: id, container: about("container")? })
+            }
+            (EventMessageTypeEnum::NETWORK, "disconnect") => Some(Self::Disconnected(about("container")?)),
             _ => None,
         }
-    }
-}
-
-/// Somebody who was connected.
-#[derive(Debug, PartialEq, Eq)]
-struct Connected<'e> {
-    /// Docker's number of the network.
-    network: &'e str,
-    /// Docker's number of the container.
-    container: &'e str,
-}
-
-impl<'e> Connected<'e> {
-    /// Reads it, if it tells of a network of berth's.
-    fn read(event: &'e EventMessage) -> Option<Self> {
-        let actor = event.actor.as_ref()?;
-        let about = actor.attributes.as_ref()?;
-        let is_ours = is_ours(about.get("type")?);
-        let (network, container) = (actor.id.as_deref()?, about.get("container")?);
-        is_ours.then_some(Self { network, container })
     }
 }
 
@@ -93,8 +84,10 @@ enum Done {
     Network { id: String, name: String, found: Vec<Endpoint> },
     /// The time in which a network is not asked for again.
     Rest(String),
-    /// The question for a container.
-    Container,
+    /// The question for a container that is being started.
+    Aliases,
+    /// The question for a container that does not run.
+    Stopped { container: String, at: Instant, aliases: Option<ByNetwork> },
     /// The question for all containers that are there.
     All(Vec<ContainerSummary>),
 }
@@ -102,36 +95,22 @@ enum Done {
 /// An endpoint, with Docker's number of it.
 type Endpoint = (String, DockerEndpoint);
 
-/// What containers are called beside their names, by their numbers and by networks' names, as it was last heard: it is known when
-/// they are started.
-#[derive(Default)]
-struct BeforeStart(Mutex<BTreeMap<String, BTreeMap<String, Vec<String>>>>);
+/// What is known of containers, shared by questions.
+type Known = Arc<Mutex<Aliases>>;
 
-impl BeforeStart {
-    fn learn(&self, container: &str, aliases: impl IntoIterator<Item = (String, Vec<String>)>) {
-        self.all().entry(container.to_owned()).or_default().extend(aliases);
-    }
-
-    fn forget(&self, container: &str) {
-        self.all().remove(container);
-    }
-
-    fn of(&self, container: &str, network: &str) -> Vec<String> {
-        self.all().get(container).and_then(|of| of.get(network)).cloned().unwrap_or_default()
-    }
-
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, Vec<String>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(known: &Known) -> MutexGuard<'_, Aliases> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Learns names while others are learned.
 pub(super) struct Learning<'w> {
     watcher: &'w Watcher,
     docker: &'w Docker,
-    before_start: Arc<BeforeStart>,
+    known: Known,
     /// Containers whose program runs.
     running: BTreeSet<String>,
+    /// Those whose does not.
+    stopped: Stopped,
     /// Networks that are not to be asked for now, with the containers that were connected meanwhile.
     resting: BTreeMap<String, BTreeSet<String>>,
     asking: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'w>>>,
@@ -139,6 +118,8 @@ pub(super) struct Learning<'w> {
     starting: Arc<Semaphore>,
     /// Places to ask about those that were created: they do not wait for the others.
     created: Arc<Semaphore>,
+    /// Places to ask about those that were asked about before.
+    again: Arc<Semaphore>,
 }
 
 impl<'w> Learning<'w> {
@@ -146,12 +127,14 @@ impl<'w> Learning<'w> {
         let this = Self {
             watcher,
             docker,
-            before_start: Arc::default(),
+            known: Arc::default(),
             running: BTreeSet::new(),
+            stopped: Stopped::default(),
             resting: BTreeMap::new(),
             asking: FuturesUnordered::new(),
             starting: Arc::new(Semaphore::new(AT_ONCE)),
             created: Arc::new(Semaphore::new(AT_ONCE)),
+            again: Arc::new(Semaphore::new(AGAIN)),
         };
         this.asking.push(Box::pin(async move {
             let all = ListContainersOptionsBuilder::new().all(true).build();
@@ -163,32 +146,49 @@ impl<'w> Learning<'w> {
     /// An event has come.
     pub(super) fn heard(&mut self, event: &EventMessage) {
         match Told::read(event) {
-            Some(Told::Connected(Connected { network, container })) => match self.resting.get_mut(network) {
-                Some(waiting) => drop(waiting.insert(container.to_owned())),
-                None => self.ask(network.to_owned(), [container.to_owned()].into()),
-            },
-            Some(Told::Created(container)) => self.ask_before_start(container.to_owned()),
-            Some(Told::Started(container)) => drop(self.running.insert(container.to_owned())),
-            Some(Told::Died(container)) => drop(self.running.remove(container)),
+            Some(Told::Connected { network, container }) => {
+                self.stopped.forget(container);
+                match self.resting.get_mut(network) {
+                    Some(waiting) => drop(waiting.insert(container.to_owned())),
+                    None => self.ask(network.to_owned(), [container.to_owned()].into()),
+                }
+            }
+            Some(Told::Disconnected(container)) if self.running.contains(container) => (),
+            Some(Told::Disconnected(container)) => self.stopped.disconnected(container, Instant::now()),
+            Some(Told::Created(container)) => self.created(container, Instant::now()),
+            Some(Told::Started(container)) => {
+                self.stopped.forget(container);
+                self.running.insert(container.to_owned());
+            }
+            Some(Told::Died(container)) => {
+                self.running.remove(container);
+                self.stopped.ended(container, Instant::now());
+            }
             Some(Told::Destroyed(container)) => {
-                self.before_start.forget(container);
+                lock(&self.known).forget(container);
+                self.stopped.forget(container);
                 self.running.remove(container);
             }
             None => (),
         }
     }
 
+    /// A container was created, and will be started.
+    fn created(&mut self, container: &str, since: Instant) {
+        self.stopped.created(container, since, Instant::now());
+        self.ask_before_start(container.to_owned(), &self.created);
+    }
+
     /// Learns what a container that will be started is to be called.
-    fn ask_before_start(&self, container: String) {
-        let (docker, places) = (self.docker, Arc::clone(&self.created));
-        let before_start = Arc::clone(&self.before_start);
+    fn ask_before_start(&self, container: String, places: &Arc<Semaphore>) {
+        let (docker, places) = (self.docker, Arc::clone(places));
         self.asking.push(Box::pin(async move {
             // It is closed never.
             let _place = places.acquire_owned().await;
-            if let Some(aliases) = aliases_by_network(docker, &container).await {
-                before_start.learn(&container, aliases);
-            }
-            Done::Container
+            let at = Instant::now();
+            // One that is being started answers when that is over. dockerd calls it an error to be asked and not listened to.
+            let aliases = aliases_by_network(docker, &container).await;
+            Done::Stopped { container, at, aliases }
         }));
     }
 
@@ -202,7 +202,7 @@ impl<'w> Learning<'w> {
                     self.running.insert(container);
                 }
                 _ if networks.keys().any(|name| !PREDEFINED.contains(&name.as_str())) => {
-                    self.ask_before_start(container);
+                    self.created(&container, since(one.created.unwrap_or_default()));
                 }
                 _ => (),
             }
@@ -211,23 +211,44 @@ impl<'w> Learning<'w> {
 
     /// Goes on with what is asked. Does not end while nothing is.
     pub(super) async fn next(&mut self) {
-        match self.asking.next().await {
-            None => std::future::pending().await,
-            Some(Done::Container) => (),
+        let due = async {
+            match self.stopped.next() {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            done = self.asking.next(), if !self.asking.is_empty() => done,
+            () = due => {
+                for container in self.stopped.take_due(Instant::now()) {
+                    self.ask_before_start(container, &self.again);
+                }
+                None
+            }
+        };
+        match done {
+            None | Some(Done::Aliases) => (),
+            Some(Done::Stopped { container, at, aliases }) => {
+                self.stopped.answered(&container);
+                if aliases.is_some_and(|aliases| lock(&self.known).learn(&container, at, aliases)) {
+                    self.stopped.changed(&container, Instant::now());
+                }
+            }
             Some(Done::All(all)) => self.found(all),
             Some(Done::Network { id, name, found }) => {
                 for endpoint in found {
                     let (watcher, docker) = (self.watcher, self.docker);
                     let (id, name, places) = (id.clone(), name.clone(), Arc::clone(&self.starting));
-                    let before_start = Arc::clone(&self.before_start);
+                    let known = Arc::clone(&self.known);
                     self.asking.push(Box::pin(async move {
                         // It is closed never.
                         let _place = places.acquire_owned().await;
                         let container = endpoint.1.container.clone();
+                        let at = Instant::now();
                         if let Some(aliases) = watcher.learn_aliases(docker, &id, endpoint).await {
-                            before_start.learn(&container, [(name, aliases)]);
+                            lock(&known).learn(&container, at, [(name, aliases)].into());
                         }
-                        Done::Container
+                        Done::Aliases
                     }));
                 }
                 self.asking.push(Box::pin(async move {
@@ -247,11 +268,11 @@ impl<'w> Learning<'w> {
     fn ask(&mut self, network: String, containers: BTreeSet<String>) {
         self.resting.insert(network.clone(), BTreeSet::new());
         let (watcher, docker) = (self.watcher, self.docker);
-        let before_start = Arc::clone(&self.before_start);
+        let known = Arc::clone(&self.known);
         let running = self.running.intersection(&containers).cloned().collect();
         let connected = Asked { containers, running };
         self.asking.push(Box::pin(async move {
-            let (name, found) = watcher.learn_names(docker, &before_start, &network, &connected).await;
+            let (name, found) = watcher.learn_names(docker, &known, &network, &connected).await;
             Done::Network { id: network, name, found }
         }));
     }
@@ -264,13 +285,19 @@ struct Asked {
     running: BTreeSet<String>,
 }
 
-/// What a container is to be called beside its name, by networks' names, if it is.
-async fn aliases_by_network(docker: &Docker, container: &str) -> Option<BTreeMap<String, Vec<String>>> {
+/// The instant of a time in seconds since 1970, if it is past.
+fn since(unix: i64) -> Instant {
+    let now = Instant::now();
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(unix.unsigned_abs());
+    let age = SystemTime::now().duration_since(at).unwrap_or_default();
+    now.checked_sub(age).unwrap_or(now)
+}
+
+/// What a container is to be called beside its name.
+async fn aliases_by_network(docker: &Docker, container: &str) -> Option<ByNetwork> {
     let inspected = docker.inspect_container(container, None).await.ok()?;
     let networks = inspected.network_settings?.networks?.into_iter();
-    let aliases = networks.filter_map(|(name, one)| Some((name, one.aliases?)));
-    let aliases: BTreeMap<String, Vec<String>> = aliases.filter(|(_, all)| !all.is_empty()).collect();
-    (!aliases.is_empty()).then_some(aliases)
+    Some(networks.map(|(name, one)| (name, one.aliases.unwrap_or_default())).collect())
 }
 
 /// What goes wrong here, the next comparison makes up for.
@@ -279,7 +306,7 @@ impl Watcher {
     async fn learn_names(
         &self,
         docker: &Docker,
-        before_start: &BeforeStart,
+        known: &Known,
         id: &str,
         asked: &Asked,
     ) -> (String, Vec<Endpoint>) {
@@ -289,14 +316,19 @@ impl Watcher {
         let mut found: Vec<Endpoint> =
             endpoints.filter(|(_, endpoint)| asked.containers.contains(&endpoint.container)).collect();
         let running = found.iter().filter(|(_, endpoint)| asked.running.contains(&endpoint.container));
+        let at = Instant::now();
         let mut now = self.aliases_of_running(docker, id, running).await;
         for (number, endpoint) in &mut found {
             endpoint.aliases = match now.get_mut(number) {
                 Some(aliases) => {
-                    before_start.learn(&endpoint.container, [(network.name.clone(), aliases.clone())]);
+                    lock(known).learn(
+                        &endpoint.container,
+                        at,
+                        [(network.name.clone(), aliases.clone())].into(),
+                    );
                     std::mem::take(aliases)
                 }
-                None => endpoint.also_called(before_start.of(&endpoint.container, &network.name)),
+                None => endpoint.also_called(lock(known).of(&endpoint.container, &network.name, id)),
             };
         }
         self.learn(id, found.clone()).await;
@@ -355,13 +387,14 @@ mod tests {
             let event = json!({"Type": typ, "Action": action, "Actor": {"ID": "n1", "Attributes": about}});
             serde_json::from_value(event).unwrap()
         };
-        let connected = || Told::Connected(Connected { network: "n1", container: "c1" });
+        let connected = || Told::Connected { network: "n1", container: "c1" };
         for (typ, action, driver, told) in [
             ("network", "connect", "roverlay", Some(connected())),
             ("network", "connect", "roverlay:latest", Some(connected())),
             ("network", "connect", "rbridge", Some(connected())),
             ("network", "connect", "bridge", None),
-            ("network", "disconnect", "roverlay", None),
+            ("network", "disconnect", "roverlay", Some(Told::Disconnected("c1"))),
+            ("network", "disconnect", "bridge", Some(Told::Disconnected("c1"))),
             ("container", "start", "", Some(Told::Started("n1"))),
             ("container", "die", "", Some(Told::Died("n1"))),
             ("container", "pause", "", None),

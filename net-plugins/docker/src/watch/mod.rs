@@ -2,6 +2,7 @@
 //! waits for its plugins while it starts.
 
 mod learn;
+mod stopped;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ use crate::wire::{Changed, Refusal};
 
 /// How long names are waited for. dockerd tells them some ten milliseconds after the endpoint was made, and later when it
 /// starts several containers at once.
-const NAMES: Duration = Duration::from_secs(1);
+pub(super) const NAMES: Duration = Duration::from_secs(1);
 
 /// What the cluster would say of attachments, and who asked.
 pub(super) struct Checked {

@@ -119,6 +119,18 @@ pub fn due(
     writes
 }
 
+/// Which of `wanted` are without names and were not heard of `before`: whoever makes them says in a moment that names come, or that
+/// none do.
+pub(super) fn untold<'w>(
+    (view, acknowledged): (&View, &Acknowledged),
+    before: &BTreeMap<EntryKey, OverlayAttachment>,
+    wanted: &'w BTreeMap<EntryKey, OverlayAttachment>,
+) -> impl Iterator<Item = &'w EntryKey> {
+    let is_new =
+        move |key: &EntryKey| !before.contains_key(key) && acknowledged.known(key, seen(view, key)).is_none();
+    wanted.iter().filter(move |(key, one)| one.names.is_empty() && is_new(key)).map(|(key, _)| key)
+}
+
 fn seen<'v>(view: &'v View, key: &EntryKey) -> Option<&'v Arc<OverlayAttachment>> {
     let EntryKey::Attachment(network, node, of) = key else { return None };
     // Of a network without a record too: what cannot be written there is at least not written again and again.
@@ -210,6 +222,20 @@ mod tests {
         let deltas = view.apply(Revision(3), vec![Change::Gone(one.key())]);
         acknowledged.follow(&deltas);
         assert!(acknowledged.after.is_empty());
+    }
+
+    #[test]
+    fn only_what_is_new_and_without_names_is_still_to_be_told_of() {
+        let of = |id: &str| attachment("n1", id, "10.0.0.2", 1);
+        let (seen, written, heard, new) = (of("c1"), of("c2"), of("c3"), of("c4"));
+        let named = OverlayAttachment { names: ["web".into()].into(), ..of("c5") };
+        let view = view(vec![Entry::Network(network("blue")), Entry::Attachment(seen.clone())]);
+        let mut acknowledged = Acknowledged::default();
+        acknowledged.note(Write::Put(written.clone()));
+        let before = wanted(std::slice::from_ref(&heard));
+        let all = wanted(&[seen, written, heard, new.clone(), named]);
+        let untold: Vec<_> = untold((&view, &acknowledged), &before, &all).collect();
+        assert_eq!(untold, [&new.key()]);
     }
 
     #[test]

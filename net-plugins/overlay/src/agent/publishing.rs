@@ -8,7 +8,8 @@ use berth_store::unix_ms;
 
 use super::AgentError;
 use super::command::Reply;
-use super::publish::{Write, due};
+use super::nameless::NAMES;
+use super::publish::{Write, due, untold};
 use super::state::{Agent, Link, answer};
 use crate::cluster::{ClusterError, EntryKey};
 use crate::wire::{Changed, Published, Refusal};
@@ -96,7 +97,15 @@ impl Agent {
         let Some(me) = self.link.as_ref().map(Link::me) else { return Ok(()) };
         let joined = self.joined.clone();
         match self.with(move |hands| hands.wanted(&me, &joined)).await? {
-            Ok(wanted) => self.wanted = wanted,
+            Ok(wanted) => {
+                let until = Instant::now() + NAMES;
+                let untold = untold((&self.view, &self.acknowledged), &self.wanted, &wanted);
+                let untold = untold.filter(|key| !self.writing.contains(*key));
+                for key in untold {
+                    self.nameless.entry(key.clone()).or_insert(until);
+                }
+                self.wanted = wanted;
+            }
             Err(err) => tracing::error!(error = %Chain(&err), "the records cannot be read"),
         }
         Ok(())
