@@ -55,15 +55,21 @@ pub fn give_memory_back() {
     }
 }
 
-/// Has the threads of this process share two heaps (`M_ARENA_MAX` of `mallopt(3)`). The C library gives each thread its own, up to
-/// eight for each processor, and what one freed the others cannot use. Only GNU's has such heaps.
+/// Has the threads of this process share two heaps (`M_ARENA_MAX` of `mallopt(3)`), and keeps large buffers out of them
+/// (`M_MMAP_THRESHOLD`). The C library gives each thread its own heap, up to eight for each processor, and what one freed the others
+/// cannot use; and it takes larger and larger buffers from them, once it has seen such freed. Only GNU's has such heaps.
 pub fn share_heaps() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes the allocator's own locks; the parameter takes any positive number.
+    // SAFETY: the calls take the allocator's own locks; the parameters take any positive number.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
+
+/// What the C library takes for a large buffer at first, in bytes.
+#[cfg(target_env = "gnu")]
+const LARGE: c_int = 128 * 1024;
 
 /// `AF_PACKET` and the size of its address, as the structure and the call have them.
 #[expect(clippy::cast_possible_truncation, reason = "17 and 20")]

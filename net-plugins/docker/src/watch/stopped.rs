@@ -99,9 +99,9 @@ impl Again {
 }
 
 impl Stopped {
-    /// A container that was never started, and is there `since` then.
+    /// A container that was never started, is there `since` then, and is asked about now.
     pub(super) fn created(&mut self, container: &str, since: Instant, now: Instant) {
-        self.0.insert(container.to_owned(), Again::new(since, NEW, now));
+        self.0.insert(container.to_owned(), Again { asking: 1, ..Again::new(since, NEW, now) });
     }
 
     /// A container that ran.
@@ -243,7 +243,7 @@ mod tests {
     fn a_container_that_does_not_answer_is_not_asked_about_more_and_more() {
         let (mut stopped, start) = (Stopped::default(), Instant::now());
         stopped.created("c1", start, start);
-        for _ in 0..UNDER_WAY {
+        for _ in 1..UNDER_WAY {
             let due = stopped.next().unwrap();
             assert_eq!(stopped.take_due(due), ["c1"]);
         }
