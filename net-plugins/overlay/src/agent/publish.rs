@@ -9,7 +9,7 @@ use std::sync::Arc;
 use berth_types::NodeName;
 
 use crate::cluster::{Entry, EntryKey};
-use crate::model::OverlayAttachment;
+use crate::model::{Occupant, OverlayAttachment};
 use crate::view::{Deltas, View};
 
 /// A change of the cluster's records of this node's attachments.
@@ -128,7 +128,11 @@ pub(super) fn untold<'w>(
 ) -> impl Iterator<Item = &'w EntryKey> {
     let is_new =
         move |key: &EntryKey| !before.contains_key(key) && acknowledged.known(key, seen(view, key)).is_none();
-    wanted.iter().filter(move |(key, one)| one.names.is_empty() && is_new(key)).map(|(key, _)| key)
+    let untold = move |(key, one): &(&EntryKey, &OverlayAttachment)| {
+        // A node itself is called nothing.
+        matches!(one.of, Occupant::Container { .. }) && one.names.is_empty() && is_new(key)
+    };
+    wanted.iter().filter(untold).map(|(key, _)| key)
 }
 
 fn seen<'v>(view: &'v View, key: &EntryKey) -> Option<&'v Arc<OverlayAttachment>> {
@@ -233,7 +237,8 @@ mod tests {
         let mut acknowledged = Acknowledged::default();
         acknowledged.note(Write::Put(written.clone()));
         let before = wanted(std::slice::from_ref(&heard));
-        let all = wanted(&[seen, written, heard, new.clone(), named]);
+        let node = OverlayAttachment { of: Occupant::Node, ..of("c6") };
+        let all = wanted(&[seen, written, heard, new.clone(), named, node]);
         let untold: Vec<_> = untold((&view, &acknowledged), &before, &all).collect();
         assert_eq!(untold, [&new.key()]);
     }
