@@ -37,7 +37,12 @@ pub fn ruleset_state(socket: &mut NftSocket) -> Result<RulesetState, SocketError
     if !laid.markers.contains(marker_set().name) {
         return Ok(RulesetState::Outdated);
     }
-    let marked = rows(socket, marker_set())?.into_iter().filter_map(|row| {
+    let marked = match rows(socket, marker_set()) {
+        // Somebody has taken the tables away since they were looked at.
+        Err(err) if err.errno() == Some(libc::ENOENT) => return Ok(RulesetState::Absent),
+        marked => marked?,
+    };
+    let marked = marked.into_iter().filter_map(|row| {
         row.key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)).filter(|mark| *mark != LAID)
     });
     let same = laid.missing_sets == 0 && marked.collect::<Vec<_>>() == [laid.fingerprint];
