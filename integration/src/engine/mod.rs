@@ -40,6 +40,9 @@ use crate::{Cmd, Debian, Host, Place, Probe, eventually, host_test_on};
 /// How long the last processes of an engine may take to end by themselves.
 const WIND_DOWN: Duration = Duration::from_secs(10);
 
+/// How long it may take until what no engine waits for any more is detached.
+const DETACHED: Duration = Duration::from_secs(20);
+
 /// Directories that engines, the runtime's side of CNI and berth use by default: each is empty and private for the test.
 const OWN_DIRS: [&str; 6] = [
     "/etc/cni",
@@ -124,6 +127,15 @@ pub fn answer(place: &Place, addr: impl ToString) -> String {
 pub fn no_answer(place: &Place, addr: impl ToString) {
     let addr: SocketAddr = addr.to_string().parse().unwrap();
     place.probe(&Probe::http(addr).timeout(Duration::from_millis(300))).none();
+}
+
+/// Waits until nothing is attached on `host`. A deleted endpoint's link and record go while Docker has its answer.
+#[track_caller]
+pub fn nothing_attached(host: &Host) {
+    eventually(DETACHED, || match berth(host, ["ps", "--json"]).run().trim() {
+        "[]" => Ok(()),
+        left => Err(format!("still attached: {left}")),
+    });
 }
 
 /// Requires that nothing of berth is left but its empty records, and takes away what engines and reference plugins keep.

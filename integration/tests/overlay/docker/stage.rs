@@ -193,15 +193,6 @@ impl<'s> Node<'s> {
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
         });
     }
-
-    /// Requires that nothing of containers is left in the records here.
-    #[track_caller]
-    pub(crate) fn is_empty(&self) {
-        eventually(SOON, || {
-            let left = self.json("ps");
-            if left == json!([]) { Ok(()) } else { Err(left.to_string()) }
-        });
-    }
 }
 
 fn run(name: &str, network: &str, more: &str) -> String {
