@@ -141,6 +141,17 @@ impl<'s> Node<'s> {
         })
     }
 
+    /// Waits until `other` is known here, with `vtep` as its tunnel end for IPv4.
+    #[track_caller]
+    pub(crate) fn knows(&self, other: &str, vtep: &str) {
+        eventually(SOON, || {
+            let rows = self.json("node ls");
+            let other = rows.as_array().unwrap().iter().find(|row| row["node"] == other);
+            let is_there = other.is_some_and(|row| row["alive"] == true && row["vteps"][0] == vtep);
+            if is_there { Ok(()) } else { Err(rows.to_string()) }
+        });
+    }
+
     /// Waits until the agent follows the cluster.
     #[track_caller]
     pub(crate) fn is_connected(&self) {
