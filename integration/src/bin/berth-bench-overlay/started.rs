@@ -106,7 +106,7 @@ fn together(docker: &Dockerd<'_>, network: &str, eye: &Eye) {
             };
             times.extend(started.into_iter().map(of));
         });
-        docker.run(&format!("rm --force {}", names.join(" ")));
+        remove_all(docker);
     }
     report(docker, &format!("the name of each of {AT_ONCE} containers started at once is"), &times);
 }
@@ -124,11 +124,10 @@ fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
         let words = format!("writes of etcd for {what} (Docker {version})");
         row(&words, "", writes.each(WRITTEN), None, Wanted::AtMost(1.0));
     };
-    let remove = || docker.run(&format!("rm --force {}", names.join(" ")));
     for (what, also) in [("", ""), (" with a `--network-alias`", "--network-alias also ")] {
         let what = format!("a container{what} that `docker run` starts");
         of_each(&what, &format!("run --detach --name NAME --network {network} {also}busybox"));
-        remove();
+        remove_all(docker);
     }
     for name in &names {
         docker.run(&format!("run --detach --name {name} busybox"));
@@ -137,7 +136,7 @@ fn written(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
         "`network connect --alias` of one that runs",
         &format!("network connect --alias also {network} NAME"),
     );
-    remove();
+    remove_all(docker);
 }
 
 /// What Compose's services cost it, where the network is the only one of each, and where it is the second: that is added to a
@@ -162,7 +161,16 @@ fn composed(stage: &Stage, docker: &Dockerd<'_>, network: &str) {
             "writes of etcd for a service that Compose starts, on its {nth} network (Docker {version})"
         );
         row(&words, "", writes.each(SERVICES), None, Wanted::AtMost(1.0));
-        docker.compose(&dir, "down --timeout 0").run();
+        remove_all(docker);
+        docker.compose(&dir, "down").run();
+    }
+}
+
+/// Removes all containers, one after the other: of many that go at once, dockerd may forget to count one off, and then refuses
+/// to remove their network (moby#42119).
+fn remove_all(docker: &Dockerd<'_>) {
+    for id in docker.run("ps --all --quiet").lines() {
+        docker.run(&format!("rm --force {id}"));
     }
 }
 
