@@ -32,6 +32,7 @@ fn nodes_know_each_other_and_a_name_is_one_hosts() {
         for node in [one, two] {
             node.knows("n1", &one.seat.v4.to_string());
             node.knows("n2", &two.seat.v4.to_string());
+            assert_eq!(node.json("node ls").as_array().unwrap().len(), 2);
         }
         let taken =
             two.host.berth(["node", "join", "--etcd", "http://198.51.100.1:2379", "--name", "n1"]).output();
