@@ -74,8 +74,8 @@ fn sees_all(node: &Node) {
             Err(format!("{found} attachments are seen: {status}"))
         }
     });
-    // The kernel and the names follow; and what a thread keeps of such work is given back within ten seconds.
-    std::thread::sleep(std::time::Duration::from_secs(15));
+    // The kernel and the names follow.
+    std::thread::sleep(std::time::Duration::from_secs(2));
 }
 
 fn memory_of(node: &Node) -> Memory {
