@@ -17,6 +17,10 @@ use crate::schema::Schema;
 use crate::store::Recovered;
 use crate::time::unix_ms;
 
+/// Pages that a connection keeps, 256 KiB: more than a transaction of one attachment reads. The 2 MB that are usual would stand
+/// between what is kept of ten thousand records as they are read, and could not be given back when they are free.
+const CACHE: &str = "PRAGMA cache_size=-256";
+
 /// An open database of known schema.
 pub(crate) struct Db {
     conn: Connection,
@@ -137,6 +141,7 @@ impl Db {
             let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             db.conn.set_db_config(keep, true).map_err(|err| db.error("keep the log", err))?;
         }
+        db.batch(CACHE)?;
         db.batch(schema.pragmas)?;
         Ok(Some(db))
     }
