@@ -150,6 +150,27 @@ fn news_that_were_lost_are_made_up_for() {
     });
 }
 
+/// A network that is being removed is on record until it is gone: what is put right from the records must not bring it back.
+#[test]
+fn a_network_that_is_being_removed_is_not_brought_back() {
+    for syscall in ["sendto", "sendmsg"] {
+        kept(|host, berthd| {
+            // Keeps the tables from going with the network.
+            let standing = Net::new(host, 1).join("standing");
+            Net::new(host, 2).join("last").leave();
+            let (trace, delay) = (format!("trace={syscall}"), format!("inject={syscall}:delay_enter=50000"));
+            let slowly = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &delay, "--"];
+            host.berth(["gc"]).wrapped(&slowly).run();
+            assert!(!host.berth(["network", "ls"]).run().contains("n2"));
+            rest(Duration::from_millis(500));
+            let doctor = host.berth(["doctor"]).output();
+            assert_eq!(doctor.code(), Some(0), "{syscall}: {doctor}{}", berthd.log());
+            assert_eq!(status(host)["keeper"]["repairs"], 0, "{syscall}: {}", berthd.log());
+            standing.leave();
+        });
+    }
+}
+
 #[test]
 fn a_fight_is_told_and_not_gone_on_with_for_ever() {
     kept(|host, berthd| {

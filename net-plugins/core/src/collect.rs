@@ -256,13 +256,10 @@ impl Berth {
             return Ok(attached);
         }
         let Some(record) = self.network(name)? else { return Ok(attached) };
-        let others: Vec<_> = self.networks()?.into_iter().filter(|other| other.name != *name).collect();
-        let needed: BTreeSet<_> = others.iter().flat_map(elements::of_network).collect();
+        let others = self.networks_but(name)?;
         // What keeps an encrypted network from being sent or taken in clear goes after its device.
         let keeps = |element: &Element| matches!(element, Element::EncryptedPort(_));
-        let own = elements::of_network(&record);
-        let (last, first) = own.difference(&needed).cloned().partition(keeps);
-        remove_elements(first)?;
+        remove_elements(own_elements(&record, &others).into_iter().filter(|one| !keeps(one)).collect())?;
         forget_flows(&record)?;
         let shared = others.iter().any(|other| other.bridge == record.bridge);
         if record.bridge_is_ours && !shared {
@@ -277,9 +274,15 @@ impl Berth {
                 netlink.link_del(link.index)?;
             }
         }
-        remove_elements(last)?;
+        // Who filled the ruleset meanwhile did so from the records, this one among them: what is there now goes with it.
+        let _rules = RulesLock::exclusive(self.dirs())?;
+        remove_elements(own_elements(&record, &self.networks_but(name)?))?;
         self.store_mut().write(|tx| tx.live_network_remove(name).map(drop).map_err(CoreError::from))?;
         Ok(attached)
+    }
+
+    fn networks_but(&mut self, name: &NetworkName) -> Result<Vec<NetworkRecord>, CoreError> {
+        Ok(self.networks()?.into_iter().filter(|other| other.name != *name).collect())
     }
 
     /// Networks of an earlier boot are in no kernel.
@@ -403,13 +406,13 @@ impl Berth {
         Ok(())
     }
 
-    /// Whether the ruleset is not as it was laid, or lacks what the records ask for. What somebody is just laying or making
-    /// is waited for.
+    /// Whether the ruleset is not as it was laid, or lacks what the records ask for. What somebody is just laying, making or
+    /// taking away is waited for.
     fn ruleset_lacks(&mut self, socket: &mut NftSocket) -> Result<bool, CoreError> {
         if !self.lacks_now(socket)? {
             return Ok(false);
         }
-        for network in self.networks()?.iter().filter(|network| network.pending) {
+        for network in self.networks()? {
             drop(NetworkLock::shared(self.dirs(), &network.name)?);
         }
         let _lock = RulesLock::exclusive(self.dirs())?;
@@ -478,6 +481,12 @@ impl Berth {
         };
         Ok(there.difference(&known).filter(of_a_port).cloned().collect())
     }
+}
+
+/// What of `network` in the ruleset none of `others` needs too.
+fn own_elements(network: &NetworkRecord, others: &[NetworkRecord]) -> BTreeSet<Element> {
+    let needed: BTreeSet<Element> = others.iter().flat_map(elements::of_network).collect();
+    elements::of_network(network).difference(&needed).cloned().collect()
 }
 
 /// Whether somebody took down a bridge that berth made, or an address of it away, or changed an overlay's device.

@@ -38,7 +38,8 @@ use sandboxes::Sandboxes;
 /// Whose news matter: the alias of every link that berth made begins so.
 pub const OURS: Concern<'static> = Concern { alias: "berth ", names: LINK_NAMES };
 
-/// What berth's own processes are called: what they change is no damage.
+/// What berth's own processes are called: what they change is no damage. The kernel tells the name of a thread; those of `berthd`
+/// are called `berthd-…`.
 const OWN: [&str; 8] = ["berth", "berthd", "rbridge", "roverlay", "rhost", "rnone", "ripam", "rportmap"];
 
 /// News are gathered until there were none for so long, but no longer than that after the first.
@@ -193,8 +194,7 @@ impl<'a> Keeper<'a> {
             tracing::info!("more changes than could be heard of: everything is looked at");
         }
         let touched = !ruleset.ours.is_empty();
-        let other = |author: &Author| !OWN.contains(&author.name.as_str());
-        if let Some(author) = ruleset.ours.into_iter().rev().find(other) {
+        if let Some(author) = ruleset.ours.into_iter().rev().find(|author| !is_own(author)) {
             self.author = Some(author);
         }
         let foreign = ruleset.foreign || ruleset.lost;
@@ -314,6 +314,10 @@ impl<'a> Keeper<'a> {
             tracing::warn!(error = %Chain(&err), "`berth status` is not told");
         }
     }
+}
+
+fn is_own(author: &Author) -> bool {
+    OWN.contains(&author.name.as_str()) || author.name.starts_with("berthd-")
 }
 
 /// Whether something that should be there is not.
